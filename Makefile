@@ -12,6 +12,9 @@ CARGO_DENY := $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo
 CARGO_CYCLONEDX_VERSION := 0.5.9
 CARGO_CYCLONEDX := $(MULTUS_SERVICE_CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 
+# Under a key of its pinned modules, as the cluster's programs.
+ACTIONLINT := $(MULTUS_SERVICE_CACHE)/tools/actionlint-$(shell cat testbed/tools/actionlint/go.* | sha256sum | cut -c1-12)/actionlint
+
 .PHONY: help
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,15 +61,29 @@ plugin: ## Build the kubectl plugin, its man pages and its completion into dist/
 	chmod +x dist/plugin/kubectl_complete-multus_service
 
 .PHONY: bundle
-bundle: ## Write bundle/, olm/catalog and config/olmv1/installer.yaml from config/ and olm/; VERSION=x.y.z makes it the next version, with tags instead of digests
+bundle: ## Write bundle/, olm/catalog, config/olmv1/installer.yaml and charts/ from config/ and olm/; VERSION=x.y.z makes it the next version, with tags instead of digests
 	$(if $(VERSION),cargo run --quiet --locked -p olm -- plan $(VERSION))
 	cargo run --quiet --locked -p olm -- bundle
 	cargo run --quiet --locked -p olm -- catalog
 	cargo run --quiet --locked -p olm -- installer
+	cargo run --quiet --locked -p olm -- chart
+
+.PHONY: identity
+identity: ## Write project.yaml's identity into all files that have it; OPTIONS="--registry quay.io/team --reviewer alice" replaces it
+	cargo run --quiet --locked -p olm -- identity $(OPTIONS)
+	$(MAKE) --no-print-directory bundle
 
 .PHONY: release
-release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, bundle and catalog of VERSION=x.y.z, into dist/ (root); OPTIONS=--help
+release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, chart, bundle and catalog of VERSION=x.y.z, into dist/ (root); OPTIONS=--help
 	cargo run --quiet --locked -p xtask --bin release -- --cyclonedx $(CARGO_CYCLONEDX) $(VERSION) $(OPTIONS)
+
+.PHONY: github-release
+github-release: ## Draft of the release VERSION=x.y.z on GitHub, with what `make release` and `make plugin` left in dist/; needs gh and GH_TOKEN
+	.ci/github-release $(VERSION)
+
+.PHONY: catalog-pull-requests
+catalog-pull-requests: ## Pull requests with the bundle of VERSION=x.y.z to both community catalogs, once its images are published; needs gh and GH_TOKEN
+	.ci/catalog-pull-requests $(VERSION)
 
 .PHONY: cyclonedx
 cyclonedx: $(CARGO_CYCLONEDX)
@@ -76,7 +93,7 @@ $(CARGO_CYCLONEDX):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)
 
 .PHONY: lint
-lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences, sources and advisories of dependencies
+lint: $(CARGO_DENY) $(ACTIONLINT) ## Formatting, clippy with warnings as errors, licences, sources and advisories of dependencies, workflows
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO_DENY) --locked check bans licenses sources
@@ -86,6 +103,17 @@ lint: $(CARGO_DENY) ## Formatting, clippy with warnings as errors, licences, sou
 	.ci/errors
 	.ci/cycles
 	.ci/prune-cache-test
+	$(ACTIONLINT) .github/workflows/*.yaml
+	.ci/workflows-test $(ACTIONLINT)
+	.ci/github-release-test
+
+$(ACTIONLINT):
+	mkdir -p $(@D)
+	cd testbed/tools/actionlint && CGO_ENABLED=0 go build -trimpath -buildvcs=false -mod=readonly -o $@ github.com/rhysd/actionlint/cmd/actionlint
+
+.PHONY: advisories
+advisories: $(CARGO_DENY) ## Advisories of dependencies alone; fails when the database cannot be fetched
+	ADVISORIES_REQUIRED=1 .ci/advisories $(CARGO_DENY)
 
 $(CARGO_DENY):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)

@@ -88,7 +88,7 @@ fn current(source: &Source) -> Result<Value, bundle::Error> {
 
 /// Image reference by version, before the bundle of a release has a digest.
 fn unpublished(source: &Source) -> String {
-    format!("quay.io/multus-service/bundle:v{}", source.release.version)
+    format!("{}/bundle:v{}", source.project.registry, source.release.version)
 }
 
 /// The blob `olm.bundle`, as rendered by `opm render --migrate-level=bundle-object-to-csv-metadata`. Without an image it contains

@@ -73,7 +73,7 @@ impl PullRequest {
                     "release-config.yaml".to_owned(),
                     bundle::yaml(&json!(release_config(source))),
                 );
-                first.insert("ci.yaml".to_owned(), source.ci_file.clone());
+                first.insert("ci.yaml".to_owned(), document(&json!(ci)));
                 first.insert(
                     format!("catalog-templates/{TEMPLATE}"),
                     document(&template(&[package(source)])),

@@ -132,7 +132,7 @@ fn pretty(value: &Value) -> String {
 pub const VERSION_VARIABLE: &str = "OPERATOR_VERSION";
 
 /// Deployment of `config/manager` with the release's images and version.
-fn deployment(source: &Source) -> Result<Value, source::Error> {
+pub(crate) fn deployment(source: &Source) -> Result<Value, source::Error> {
     let deployment = source.object("Deployment", PACKAGE)?;
     let mut spec = deployment["spec"].clone();
     for container in spec["template"]["spec"]["containers"]

@@ -1,12 +1,14 @@
-//! Generates the input of the Operator Lifecycle Manager, `bundle/` and `olm/catalog`.
+//! Generates the input of the Operator Lifecycle Manager, `bundle/` and `olm/catalog`, and of Helm, `charts/`.
 //!
 //! | module | idea | |
 //! |---|---|---|
 //! | [`source`] | `config/` and `olm/` of a checkout, parsed | I/O |
+//! | [`project`] | the identity of the project, and its replacement | pure, but for files |
 //! | [`release`] | version, date and images of a release | |
 //! | [`csv`] | the ClusterServiceVersion | pure |
 //! | [`bundle`] | the files of a bundle | pure, but for reading and writing a folder |
 //! | [`catalog`] | the file-based catalog | pure |
+//! | [`chart`] | the Helm chart | pure, but for reading and writing a folder |
 //! | [`dashboard`] | the dashboard of Grafana and of OpenShift's console, in `config/monitoring` | pure |
 //! | [`graph`] | the update graph | pure |
 //! | [`community`] | pull requests to the community catalogs | pure, but for writing a folder |
@@ -18,18 +20,22 @@
 
 pub mod bundle;
 pub mod catalog;
+pub mod chart;
 pub mod community;
 pub mod csv;
 pub mod dashboard;
 pub mod graph;
 pub mod installer;
 pub mod npm_range;
+pub mod project;
 pub mod registry_v1;
 pub mod release;
 pub mod source;
 
 pub use bundle::Bundle;
 pub use catalog::Catalog;
+pub use chart::Chart;
+pub use project::Project;
 pub use release::Release;
 pub use source::Source;
 

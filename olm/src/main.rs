@@ -1,15 +1,19 @@
-//! `olm`: writes `bundle/`, `olm/catalog` and the dashboards in `config/monitoring`.
+//! `olm`: writes `bundle/`, `olm/catalog`, `charts/` and the dashboards in `config/monitoring`.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use olm::community::{PullRequest, promoted};
-use olm::{Bundle, Catalog, Platform, Source, catalog, dashboard, installer};
+use olm::project::{self, Overrides, Project};
+use olm::{Bundle, Catalog, Chart, Platform, Source, catalog, dashboard, installer};
 use semver::Version;
 
 #[derive(Parser, Debug)]
-#[command(about = "Generates what the Operator Lifecycle Manager reads", version)]
+#[command(
+    about = "Generates what the Operator Lifecycle Manager and Helm read",
+    version
+)]
 struct Cli {
     /// Root of the checkout
     #[arg(long, default_value = ".")]
@@ -64,8 +68,16 @@ enum Command {
         #[arg(long)]
         template: PathBuf,
     },
+    /// Write the Helm chart from config/, olm/chart and olm/release.yaml
+    Chart {
+        /// Output directory; all other files in it are removed
+        #[arg(long, default_value = "charts")]
+        out: PathBuf,
+    },
     /// Write the dashboards to config/monitoring
     Dashboard,
+    /// Replace the identity of the project, in project.yaml and in all files that have it
+    Identity(Overrides),
     /// Keep the release in olm/released/<version>: the bundle's entry of the catalog, and the CRD
     Keep,
 }
@@ -101,6 +113,7 @@ fn main() -> Result<()> {
                 serde_saphyr::from_str(&theirs).with_context(|| format!("invalid {}", template.display()))?;
             write(&template, &promoted(&theirs, &Source::read(&root)?)?)?;
         }
+        Command::Chart { out } => Chart::render(&Source::read(&root)?)?.write(&root.join(out))?,
         Command::Dashboard => {
             let (folder, rows) = (root.join("config/monitoring"), dashboard::rows());
             write(
@@ -111,6 +124,10 @@ fn main() -> Result<()> {
                 &folder.join("console-dashboard.yaml"),
                 &serde_saphyr::to_string(&dashboard::config_map(&rows))?,
             )?;
+        }
+        Command::Identity(overrides) => {
+            let old = Project::read(&root)?;
+            project::rewrite(&root, &old, &old.with(&overrides))?;
         }
         Command::Keep => {
             let source = Source::read(&root)?;

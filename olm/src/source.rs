@@ -4,9 +4,10 @@
 //! error, so that a bundle cannot silently lack an object that `kubectl apply -k` installs.
 
 use crate::community::config::Ci;
-use crate::{Release, identity, text};
+use crate::{Project, Release, identity, text};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Input files that cannot be used.
@@ -44,6 +45,8 @@ pub enum Error {
 /// All input files.
 #[derive(Clone, Debug)]
 pub struct Source {
+    /// The identity of the project.
+    pub project: Project,
     /// The base of the ClusterServiceVersion (`config/manifests/bases`).
     pub base: Value,
     /// Its description, as Markdown; `{oc}` stands for the platform's command.
@@ -62,6 +65,8 @@ pub struct Source {
     pub scorecard: String,
     /// The bytes of `olm/ci.yaml`, the configuration of the community catalogs' pipelines.
     pub ci_file: String,
+    /// Static files of the Helm chart by path (`olm/chart`).
+    pub chart: BTreeMap<String, String>,
     /// The release.
     pub release: Release,
     /// Packages, channels and deprecations (`olm/catalog-template.yaml`).
@@ -111,6 +116,7 @@ impl Source {
     pub fn read(root: &Path) -> Result<Self, Error> {
         let bases = root.join("config/manifests/bases");
         Ok(Self {
+            project: Project::read(root)?,
             base: one(&bases.join("multus-service-operator.clusterserviceversion.yaml"))?,
             description: file(&bases.join("description.md"))?,
             icon: file(&bases.join("icon.svg"))?,
@@ -120,6 +126,7 @@ impl Source {
             sample: one(&root.join("config/samples/multusservice_v1alpha1_multusserviceconfig.yaml"))?,
             scorecard: file(&root.join("config/scorecard/config.yaml"))?,
             ci_file: file(&root.join(CI))?,
+            chart: chart(&root.join("olm/chart"))?,
             release: one(&root.join("olm/release.yaml"))?,
             template: template(&root.join("olm"))?,
             released: released(&root.join("olm/released"))?,
@@ -137,7 +144,11 @@ impl Source {
 
     /// `olm/ci.yaml`.
     pub fn ci(&self) -> Result<Ci, Error> {
-        parse(Path::new(CI), &self.ci_file)
+        let ci: Ci = parse(Path::new(CI), &self.ci_file)?;
+        Ok(Ci {
+            reviewers: self.project.reviewers.clone(),
+            ..ci
+        })
     }
 
     /// The only object of `config/default` with this kind and name.
@@ -217,6 +228,18 @@ fn released(folder: &Path) -> Result<Vec<Value>, Error> {
         })?;
     paths.sort();
     paths.iter().map(|path| one(&path.join("catalog.yaml"))).collect()
+}
+
+fn chart(folder: &Path) -> Result<BTreeMap<String, String>, Error> {
+    const FILES: [&str; 5] = [
+        ".helmignore",
+        "README.md",
+        "templates/NOTES.txt",
+        "templates/validate.yaml",
+        "values.schema.json",
+    ];
+    let read = |name: &str| Ok((name.to_owned(), file(&folder.join(name))?));
+    FILES.into_iter().map(read).collect()
 }
 
 fn file(path: &Path) -> Result<String, Error> {

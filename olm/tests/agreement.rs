@@ -12,6 +12,10 @@
 mod breakages;
 #[path = "agreement/catalog.rs"]
 mod catalog;
+#[path = "agreement/catalog_pull_requests.rs"]
+mod catalog_pull_requests;
+#[path = "agreement/chart.rs"]
+mod chart;
 #[path = "agreement/community.rs"]
 mod community;
 #[path = "agreement/console.rs"]
@@ -22,14 +26,21 @@ mod inventory;
 mod monitoring;
 #[path = "agreement/olm_v1.rs"]
 mod olm_v1;
+#[path = "agreement/project.rs"]
+mod project;
 #[path = "agreement/rbac.rs"]
 mod rbac;
 #[path = "agreement/registry_v1.rs"]
 mod registry_v1;
+#[path = "agreement/support.rs"]
+mod support;
 #[path = "agreement/updates.rs"]
 mod updates;
 #[path = "agreement/versions.rs"]
 mod versions;
+
+#[path = "agreement/workflows.rs"]
+mod workflows;
 
 #[path = "agreement/checks.rs"]
 mod checks;

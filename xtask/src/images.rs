@@ -2,7 +2,7 @@
 //!
 //! Writes: the cache, through `testbed::images`.
 
-pub mod arm64;
+pub mod cross;
 pub mod inspect;
 pub mod policy;
 pub(crate) mod product;

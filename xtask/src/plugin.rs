@@ -2,6 +2,7 @@
 //!
 //! Writes: `plugin/` of a release.
 
+use crate::images::cross::{Cross, STATIC_AMD64, STATIC_ARM64};
 use crate::images::{Profile, product};
 use anyhow::Result;
 use std::fs;
@@ -20,10 +21,7 @@ pub struct Platform {
     pub os: &'static str,
     /// Name of krew and Go.
     pub arch: &'static str,
-    target: &'static str,
-    compiler: &'static str,
-    /// Debian's package with the compiler.
-    package: &'static str,
+    cross: &'static Cross,
 }
 
 /// The platforms that Debian's compilers can build for. The libraries of macOS are Apple's, hence its plugin is built on a Mac:
@@ -32,16 +30,12 @@ pub const PLATFORMS: [Platform; 2] = [
     Platform {
         os: "linux",
         arch: "amd64",
-        target: "x86_64-unknown-linux-musl",
-        compiler: "gcc",
-        package: "gcc",
+        cross: &STATIC_AMD64,
     },
     Platform {
         os: "linux",
         arch: "arm64",
-        target: "aarch64-unknown-linux-musl",
-        compiler: "aarch64-linux-gnu-gcc",
-        package: "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+        cross: &STATIC_ARM64,
     },
 ];
 
@@ -57,31 +51,16 @@ pub struct Archive {
 }
 
 impl Platform {
-    /// What is missing on this machine to build for it; `None`: nothing.
-    pub fn missing(&self) -> Option<String> {
-        let compiler = Command::new(self.compiler).arg("--version").output();
-        if !compiler.is_ok_and(|output| output.status.success()) {
-            return Some(format!("{} (Debian: {})", self.compiler, self.package));
-        }
-        let mut rustc = Command::new("rustc");
-        let folder = command::output(rustc.args(["--print", "target-libdir", "--target", self.target]));
-        let has_library = folder.is_ok_and(|folder| Path::new(folder.trim()).is_dir());
-        (!has_library).then(|| format!("Rust's library for {} (rustup target add {0})", self.target))
-    }
-
     /// Compiles the plugin; the program.
     pub fn build(&self, profile: Profile, commit: &str, say: &dyn Fn(&str)) -> Result<PathBuf> {
+        self.cross.ensure(say)?;
         say(&format!("plugin: {} {}", self.os, self.arch));
-        let cross = product::Cross {
-            target: self.target,
-            compiler: self.compiler,
-        };
         let plugin = product::plugin();
-        let folder = product::binary_for(plugin, profile, commit, &cross)?;
+        let folder = product::binary_for(plugin, profile, commit, self.cross)?;
         Ok(folder.join(plugin.binary))
     }
 
-    /// Packs the program with the licence and kubectl's completion. Equal programs give equal archives.
+    /// Packs the program with the licence, which the index of krew wants. Equal programs give equal archives.
     pub fn archive(
         &'static self,
         program: &Path,

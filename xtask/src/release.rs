@@ -1,16 +1,17 @@
-//! Makes a release: images, SBOMs, `install.yaml`, bundle and catalog, with every image by digest.
+//! Makes a release: images, SBOMs, `install.yaml`, chart, bundle and catalog, with every image by digest.
 //!
-//! Writes: the release's folder; in the checkout `olm/release.yaml`, `bundle/`, `olm/catalog` and the tags in `config/manager`, which are
+//! Writes: the release's folder; in the checkout `olm/release.yaml`, `bundle/`, `olm/catalog`, `charts/` and the tags in `config/manager`, which are
 //! committed as the release.
 
 use crate::images::release::{self, Archived, Labels};
-use crate::images::{Profile, arm64, product};
+use crate::images::{Profile, product};
 use crate::plugin;
 use anyhow::{Context as _, Result, ensure};
 use olm::Platform;
 use olm::community::PullRequest;
+use olm::project::{self, Overrides, Project};
 use olm::release::Images;
-use olm::{Bundle, Catalog, Release, Source};
+use olm::{Bundle, Catalog, Chart, Release, Source, chart};
 use semver::Version;
 use serde_json::Value;
 use std::fs;
@@ -20,9 +21,6 @@ use testbed::{command, tools};
 
 mod preflight;
 
-const REGISTRY: &str = "quay.io/multus-service";
-const REPOSITORY: &str = "https://github.com/multus-service/multus-service";
-
 /// Options of a release.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -30,14 +28,23 @@ pub struct Options {
     pub out: PathBuf,
     /// Build profile of the binaries; [`Profile::Dev`] is for trials.
     pub profile: Profile,
-    /// Allows files to differ from the commit that the images name, and olm/ci.yaml to have no reviewers.
+    /// Allows files to differ from the commit that the images name, and project.yaml to have no reviewers.
     pub allow_dirty: bool,
-    /// Makes arm64's images and plugin, where their toolchain is.
+    /// Makes arm64's images and plugin.
     pub arm64: bool,
     /// Mirror of Debian with the packages of the images. `None`: those of the cache, for tests.
     pub debian_mirror: Option<String>,
     /// The program `cargo-cyclonedx`.
     pub cyclonedx: PathBuf,
+    /// Replacements in `project.yaml` and in all files that agree with it.
+    pub identity: Overrides,
+}
+
+impl Options {
+    /// Returns true when the release is not to be published.
+    pub fn is_trial(&self) -> bool {
+        self.allow_dirty || self.profile == Profile::Dev
+    }
 }
 
 /// A release in the making.
@@ -77,8 +84,14 @@ impl Maker {
 
     /// Makes everything.
     pub fn make(&self, say: &dyn Fn(&str)) -> Result<()> {
+        let project = Project::read(&self.root)?;
+        let new = project.with(&self.options.identity);
+        if new != project {
+            project::rewrite(&self.root, &project, &new)?;
+            say("identity: replaced in the checkout, commit it with the release");
+        }
         let folder = self.options.out.join("images");
-        let architectures = self.architectures(say);
+        let architectures = self.architectures();
         let build = release::Build {
             profile: self.options.profile,
             labels: &self.labels,
@@ -90,18 +103,20 @@ impl Maker {
             say(&format!("{}: {}", image.name, image.digest));
         }
         let mut source = Source::read(&self.root)?;
-        source.release = self.release(&images, architectures)?;
+        source.release = self.release(&images, architectures, &new)?;
         let bundle = Bundle::render(&source, Platform::Openshift)?;
         bundle.write(&self.root.join("bundle"))?;
         let image = release::bundle(&self.root.join("bundle"), &self.labels, &folder)?;
         say(&format!("bundle: {}", image.digest));
-        source.release.images.bundle = Some(pull_spec(&image));
+        source.release.images.bundle = Some(pull_spec(&new, &image));
         self.write_release(&source.release)?;
         let catalog = Catalog::render(&source)?.yaml();
         fs::write(
             self.root.join("olm/catalog/multus-service-operator/catalog.yaml"),
             &catalog,
         )?;
+        let packaged = chart(&self.root, &source, &self.options.out)?;
+        say(&format!("chart: {}", packaged.display()));
         check(&self.root)?;
         fs::write(self.options.out.join("catalog.yaml"), catalog)?;
         let request = PullRequest::render(&source, Platform::Openshift)?;
@@ -115,21 +130,10 @@ impl Maker {
         self.checksums()
     }
 
-    /// Those that this machine can build.
-    fn architectures(&self, say: &dyn Fn(&str)) -> Vec<String> {
-        let missing = arm64::missing();
-        let mut architectures = vec!["amd64".to_owned()];
-        if self.options.arm64 && missing.is_empty() {
-            architectures.push("arm64".to_owned());
-        } else {
-            let why = if self.options.arm64 {
-                format!("{} is missing", missing.join(" and "))
-            } else {
-                "--no-arm64".to_owned()
-            };
-            say(&format!("arm64: not made, {why}"));
-        }
-        architectures
+    fn architectures(&self) -> Vec<String> {
+        let all = [("amd64", true), ("arm64", self.options.arm64)];
+        let made = all.into_iter().filter(|(_, is_made)| *is_made);
+        made.map(|(name, _)| name.to_owned()).collect()
     }
 
     fn file(&self, name: &str) -> String {
@@ -146,10 +150,13 @@ impl Maker {
         Ok(())
     }
 
-    fn release(&self, images: &[Archived], architectures: Vec<String>) -> Result<Release> {
+    fn release(&self, images: &[Archived], architectures: Vec<String>, project: &Project) -> Result<Release> {
         let of = |name: &str| -> Result<String> {
             let found = images.iter().find(|image| image.name == name);
-            Ok(pull_spec(found.with_context(|| format!("no image of {name}"))?))
+            Ok(pull_spec(
+                project,
+                found.with_context(|| format!("no image of {name}"))?,
+            ))
         };
         Ok(Release {
             version: self.version.clone(),
@@ -184,7 +191,7 @@ impl Maker {
         Ok(())
     }
 
-    /// The kubectl plugin of each platform whose compiler is here, and the manifest of krew.
+    /// The kubectl plugin of each platform, and the manifest of krew.
     fn plugin(&self, say: &dyn Fn(&str)) -> Result<()> {
         let folder = self.options.out.join("plugin");
         fs::create_dir_all(&folder)?;
@@ -193,19 +200,13 @@ impl Maker {
             if platform.arch == "arm64" && !self.options.arm64 {
                 continue;
             }
-            if let Some(missing) = platform.missing() {
-                say(&format!(
-                    "plugin: {} {} is not made, {missing} is missing",
-                    platform.os, platform.arch
-                ));
-                continue;
-            }
             let program = platform.build(self.options.profile, &self.labels.revision, say)?;
             let time = self.labels.created.timestamp();
             archives.push(platform.archive(&program, &self.labels.version, time, &folder)?);
         }
-        let url = format!("{REPOSITORY}/releases/download/v{}", self.version);
-        let manifest = plugin::manifest(&self.labels.version, REPOSITORY, &url, &archives);
+        let repository = Project::read(&self.root)?.repository;
+        let url = format!("{repository}/releases/download/v{}", self.version);
+        let manifest = plugin::manifest(&self.labels.version, &repository, &url, &archives);
         let file = folder.join(format!("{}.yaml", plugin::NAME));
         fs::write(file, serde_saphyr::to_string(&manifest)?)?;
         Ok(())
@@ -258,6 +259,21 @@ impl Maker {
     }
 }
 
+/// Writes `charts` of the checkout at `root`, and packages the chart into `out`. Returns the archive.
+pub fn chart(root: &Path, source: &Source, out: &Path) -> Result<PathBuf> {
+    let charts = root.join("charts");
+    Chart::render(source)?.write(&charts)?;
+    let helm = tools::ensure(&[&tools::HELM], &|_| {})?.main(&tools::HELM)?;
+    let mut package = Command::new(helm);
+    package.arg("package").arg(charts.join(chart::NAME));
+    command::output(package.arg("--destination").arg(out))?;
+    fs::copy(
+        charts.join("artifacthub-repo.yml"),
+        out.join("artifacthub-repo.yml"),
+    )?;
+    Ok(out.join(format!("{}-{}.tgz", chart::NAME, source.release.version)))
+}
+
 /// Checks bundle and catalog of the checkout at `root` against the requirements of the catalogs, which are tests of `olm`.
 pub fn check(root: &Path) -> Result<()> {
     let mut cargo = product::cargo();
@@ -298,6 +314,6 @@ pub fn install_objects(root: &Path, bundle: &Bundle) -> Result<Vec<Value>> {
     Ok(objects)
 }
 
-fn pull_spec(image: &Archived) -> String {
-    format!("{REGISTRY}/{}@{}", image.name, image.digest)
+fn pull_spec(project: &Project, image: &Archived) -> String {
+    format!("{}/{}@{}", project.registry, image.name, image.digest)
 }

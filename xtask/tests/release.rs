@@ -1,6 +1,7 @@
 //! `make release` on a copy of the checkout: what it makes fits together by digest, and what it must reject.
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use olm::project::{Overrides, Project};
 use olm::{Bundle, Catalog, Source, catalog, items, text};
 use semver::Version;
 use serde_json::{Value, json};
@@ -41,7 +42,7 @@ impl Copy {
             &format!("## [{VERSION}] - Unreleased"),
             &format!("## [{VERSION}] - 2026-11-26"),
         )?;
-        copy.edit("olm/ci.yaml", "reviewers: []", "reviewers: [octocat]")?;
+        copy.edit("project.yaml", "reviewers: []", "reviewers: [octocat]")?;
         copy.git(&["init", "--quiet"])?;
         copy.commit()?;
         Ok(copy)
@@ -87,6 +88,7 @@ impl Copy {
             arm64: false,
             debian_mirror: None,
             cyclonedx: PathBuf::from("cargo-cyclonedx"),
+            identity: Overrides::default(),
         }
     }
 
@@ -116,7 +118,7 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
     let out = copy.root().join("dist/test");
 
     let bundle = Bundle::read(&copy.root().join("bundle"))?;
-    let images = images(&out)?;
+    let images = images(&out, &Project::read(copy.root())?.registry)?;
     the_binaries_know_the_commit(&copy, &out)?;
     let [operator, controller, proxy, tools, of_the_bundle] = &images;
     the_bundle_names(&bundle, [operator, controller, proxy, tools])?;
@@ -139,6 +141,7 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
         "bundle.tar.gz",
         "community-operators-prod/operators/multus-service-operator/ci.yaml",
         "community-operators-prod/operators/multus-service-operator/catalog-templates/basic.yaml",
+        &format!("multus-service-{VERSION}.tgz"),
     ] {
         ensure!(
             listed.contains(&format!("./{file}\n")),
@@ -156,7 +159,13 @@ fn a1_a_release_fits_together_by_digest() -> Result<()> {
     }
     // All that is changed is what is committed as the release.
     let changed = copy.git(&["status", "--porcelain"])?;
-    let expected = ["olm/release.yaml", "olm/catalog/", "bundle/", "config/manager/"];
+    let expected = [
+        "olm/release.yaml",
+        "olm/catalog/",
+        "bundle/",
+        "charts/",
+        "config/manager/",
+    ];
     let others: Vec<_> = changed
         .lines()
         .filter(|line| !expected.iter().any(|path| line.contains(path)))
@@ -178,7 +187,7 @@ fn a_reviewer_would_reject_a_tag(copy: &Copy) -> Result<()> {
 }
 
 /// The pull specifications of operator, controller, proxy, tools and bundle, by what is in the archives.
-fn images(out: &Path) -> Result<[String; 5]> {
+fn images(out: &Path, registry: &str) -> Result<[String; 5]> {
     let mut found = Vec::new();
     for name in ["operator", "controller", "proxy", "tools", "bundle"] {
         let archive = out.join(format!("images/{name}.oci.tar")).display().to_string();
@@ -188,7 +197,7 @@ fn images(out: &Path) -> Result<[String; 5]> {
             digest.starts_with("sha256:") && digest.len() == 71,
             "{name}: {index:#}"
         );
-        found.push(format!("quay.io/multus-service/{name}@{digest}"));
+        found.push(format!("{registry}/{name}@{digest}"));
     }
     found
         .try_into()
@@ -383,10 +392,10 @@ fn a2_a_checkout_that_is_not_ready_is_rejected() -> Result<()> {
             },
         ),
         (VERSION, "reviewers is empty", |copy| {
-            copy.edit("olm/ci.yaml", "reviewers: [octocat]", "reviewers: []")
+            copy.edit("project.yaml", "reviewers: [octocat]", "reviewers: []")
         }),
         (VERSION, "\"todo\" is no GitHub account", |copy| {
-            copy.edit("olm/ci.yaml", "reviewers: [octocat]", "reviewers: [todo]")
+            copy.edit("project.yaml", "reviewers: [octocat]", "reviewers: [todo]")
         }),
         (VERSION, "is not empty and holds no release", |copy| {
             fs::create_dir_all(copy.root().join("dist/test"))?;
@@ -409,11 +418,46 @@ fn a2_a_checkout_that_is_not_ready_is_rejected() -> Result<()> {
     let copy = Copy::new()?;
     Maker::new(copy.root(), Version::parse(VERSION)?, copy.options())?;
     // A trial needs no reviewers.
-    copy.edit("olm/ci.yaml", "reviewers: [octocat]", "reviewers: []")?;
+    copy.edit("project.yaml", "reviewers: [octocat]", "reviewers: []")?;
     let trial = Options {
         allow_dirty: true,
         ..copy.options()
     };
     Maker::new(copy.root(), Version::parse(VERSION)?, trial)?;
+    a_real_release_needs_a_real_identity(&copy)
+}
+
+fn a_real_release_needs_a_real_identity(copy: &Copy) -> Result<()> {
+    let options = |identity| Options {
+        profile: Profile::Release,
+        identity,
+        ..copy.options()
+    };
+    let maker = |identity| Maker::new(copy.root(), Version::parse(VERSION)?, options(identity));
+    let named = Overrides {
+        email: Some("security@acme.io".to_owned()),
+        reviewers: vec!["alice".to_owned()],
+        ..Overrides::default()
+    };
+    maker(named.clone())?;
+    for (identity, words) in [
+        (
+            Overrides {
+                email: Some("a@example.com".to_owned()),
+                ..named.clone()
+            },
+            "project.yaml has the placeholder email: a@example.com; write an address",
+        ),
+        (
+            Overrides {
+                registry: Some("localhost:5000/x".to_owned()),
+                ..named
+            },
+            "project.yaml has the placeholder registry: localhost:5000/x; write a registry",
+        ),
+    ] {
+        let text = maker(identity).err().context(words)?.to_string();
+        ensure!(text.contains(words), "expected {words:?}: {text}");
+    }
     Ok(())
 }

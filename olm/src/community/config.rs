@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Ci {
-    /// GitHub accounts whose pull requests are merged without the approval of the catalog's maintainers.
+    /// GitHub accounts whose pull requests are merged without the approval of the catalog's maintainers: those of `project.yaml`.
+    #[serde(default)]
     pub reviewers: Vec<String>,
     /// Source of the update graph of bundles, without file-based catalogs.
     #[serde(rename = "updateGraph", default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,7 @@ fn yaml(content: &str) -> Value {
 }
 
 fn with_reviewer(mut source: Source) -> Source {
-    source.ci_file = source.ci_file.replace("reviewers: []", "reviewers: [octocat]");
+    source.project.reviewers = vec!["octocat".to_owned()];
     source
 }
 

@@ -2,15 +2,19 @@
 
 use super::{documents, root};
 use olm::dashboard::{config_map, dashboard, rows};
-use olm::{items, text};
+use olm::{Project, items, text};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 #[path = "monitoring/queries.rs"]
 mod queries;
 
-const RUNBOOKS: &str = "https://github.com/multus-service/multus-service/blob/main/docs/runbooks/";
 const SECTIONS: [&str; 4] = ["## Meaning", "## Impact", "## Diagnosis", "## Mitigation"];
+
+fn runbook(alert: &str) -> String {
+    let repository = Project::read(&root()).unwrap().repository;
+    format!("{repository}/blob/main/docs/runbooks/{alert}.md")
+}
 
 fn alerts() -> Vec<Value> {
     let rule = documents("config/monitoring/prometheus-rule.yaml").remove(0);
@@ -71,10 +75,7 @@ fn faults(alert: &Value) -> Vec<&'static str> {
             annotation("description").len() <= annotation("summary").len(),
             "description",
         ),
-        (
-            annotation("runbook_url") != format!("{RUNBOOKS}{name}.md"),
-            "runbook_url",
-        ),
+        (annotation("runbook_url") != runbook(name), "runbook_url"),
     ]
     .into_iter()
     .filter_map(|(is_fault, field)| is_fault.then_some(field))

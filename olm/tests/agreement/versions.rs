@@ -21,7 +21,7 @@ fn after_a_release(entry: Option<Value>) -> Source {
     ] {
         *image = digest(image);
     }
-    images.bundle = Some(digest("quay.io/multus-service/bundle"));
+    images.bundle = Some(digest(&format!("{}/bundle", source.project.registry)));
     let kept = catalog::keep(&source).unwrap();
     source.released.push(kept);
     let channel = source
@@ -41,6 +41,7 @@ fn next() -> Value {
 #[test]
 fn next_version_has_no_image_of_the_previous_one() {
     let source = after_a_release(Some(next()));
+    let registry = &source.project.registry;
     let bundle = Bundle::render(&source, Platform::Openshift).unwrap();
     let csv = bundle.csv().unwrap();
     let container =
@@ -49,13 +50,10 @@ fn next_version_has_no_image_of_the_previous_one() {
         let found = items(container, "/env").find(|variable| variable["name"] == name);
         text(found.unwrap(), "/value").to_owned()
     };
-    assert_eq!(
-        text(container, "/image"),
-        "quay.io/multus-service/operator:v0.2.0"
-    );
+    assert_eq!(text(container, "/image"), format!("{registry}/operator:v0.2.0"));
     assert_eq!(
         environment("RELATED_IMAGE_PROXY"),
-        "quay.io/multus-service/proxy:v0.2.0"
+        format!("{registry}/proxy:v0.2.0")
     );
     assert_eq!(environment("OPERATOR_VERSION"), "0.2.0");
     assert_eq!(csv["spec"]["replaces"], "multus-service-operator.v0.1.0");
@@ -75,7 +73,7 @@ fn next_version_has_no_image_of_the_previous_one() {
     };
     assert_eq!(
         image("multus-service-operator.v0.2.0"),
-        "quay.io/multus-service/bundle:v0.2.0"
+        format!("{registry}/bundle:v0.2.0")
     );
     assert!(image("multus-service-operator.v0.1.0").contains("@sha256:111"));
 }

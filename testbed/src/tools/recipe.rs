@@ -255,6 +255,14 @@ pub const KREW: Tool = Tool {
     ..PLAIN
 };
 
+/// Helm, for the chart. No part of the cluster, and not in [`ALL`]: its build takes minutes.
+pub const HELM: Tool = Tool {
+    name: "helm",
+    module: "helm",
+    programs: &[("helm", "helm.sh/helm/v4/cmd/helm")],
+    ..PLAIN
+};
+
 /// Prometheus and promtool. Of its service discoveries only those of files and of Kubernetes: the others are clients of clouds.
 pub const PROMETHEUS: Tool = Tool {
     name: "prometheus",

@@ -1,6 +1,7 @@
 //! `make release VERSION=...`: everything that is published, in dist/.
 
 use clap::Parser;
+use olm::project::Overrides;
 use semver::Version;
 use std::path::{Path, PathBuf};
 use xtask::images::Profile;
@@ -17,7 +18,7 @@ struct Args {
     /// Instead of dist/VERSION; what a release left there is removed
     #[arg(long)]
     out: Option<PathBuf>,
-    /// For a trial: with changes that are not committed, and without reviewers in olm/ci.yaml
+    /// For a trial: with changes that are not committed, and without reviewers in project.yaml
     #[arg(long)]
     allow_dirty: bool,
     /// For a trial: binaries that are not optimized
@@ -32,6 +33,8 @@ struct Args {
     /// The program that lists what a binary is made of
     #[arg(long, default_value = "cargo-cyclonedx")]
     cyclonedx: PathBuf,
+    #[command(flatten)]
+    identity: Overrides,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         arm64: !args.no_arm64,
         debian_mirror: Some(args.debian_mirror),
         cyclonedx: args.cyclonedx,
+        identity: args.identity,
     };
     Maker::new(Path::new("."), args.version, options)?.make(&|line| eprintln!("{line}"))?;
     eprintln!("{}: complete", out.display());

@@ -1,5 +1,6 @@
 //! The images this project ships, built by its own `Containerfile`.
 
+use super::cross::Cross;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -147,13 +148,6 @@ pub(crate) fn plugin() -> &'static Product {
     &PRODUCTS[3]
 }
 
-/// Another target than this machine's.
-#[derive(Debug)]
-pub(crate) struct Cross {
-    pub(crate) target: &'static str,
-    pub(crate) compiler: &'static str,
-}
-
 /// Compiles the binaries of [`PRODUCTS`]; where they are. Those of a release know their `commit`.
 pub(super) fn binaries(profile: Profile, commit: Option<&str>, say: &dyn Fn(&str)) -> Result<PathBuf> {
     binaries_for(profile, commit, None, say)
@@ -216,7 +210,7 @@ pub(crate) fn binary_for(
 
 fn build(mut cargo: Command, profile: Profile, cross: Option<&Cross>) -> Result<PathBuf> {
     let mut folder = target_directory();
-    if let Some(Cross { target, compiler }) = cross {
+    if let Some(Cross { target, compiler, .. }) = cross {
         let target_in_names = target.replace('-', "_");
         cargo.args(["--target", target]);
         cargo.env(format!("CC_{target_in_names}"), compiler);

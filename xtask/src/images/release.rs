@@ -3,7 +3,7 @@
 //! Writes: the cache, and one archive an image.
 
 use super::product::{self, Product};
-use super::{Profile, arm64};
+use super::{Profile, cross};
 use anyhow::Result;
 use chrono::{DateTime, Utc};
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ impl Build<'_> {
         for architecture in self.architectures {
             let folder = match architecture.as_str() {
                 product::AMD64 => product::binaries(self.profile, Some(&self.labels.revision), say)?,
-                _ => arm64::binaries(self.profile, &self.labels.revision, say)?,
+                _ => self.binaries_for_arm64(say)?,
             };
             binaries.push((architecture.as_str(), folder));
         }
@@ -63,6 +63,12 @@ impl Build<'_> {
             self.image(&builder, product, &binaries, folder, say)
         });
         images.collect()
+    }
+
+    fn binaries_for_arm64(&self, say: &dyn Fn(&str)) -> Result<PathBuf> {
+        cross::ARM64.ensure(say)?;
+        let commit = Some(self.labels.revision.as_str());
+        product::binaries_for(self.profile, commit, Some(&cross::ARM64), say)
     }
 
     fn image(

@@ -5,7 +5,8 @@
 use super::Options;
 use crate::images::Profile;
 use anyhow::{Context as _, Result, ensure};
-use olm::{Source, csv_name, graph, text};
+use olm::community::config::Ci;
+use olm::{Project, Source, csv_name, graph, text};
 use semver::Version;
 use std::fs;
 use std::path::Path;
@@ -13,10 +14,11 @@ use std::process::Command;
 use testbed::command;
 
 /// Files that the release writes into the checkout: a second attempt finds them changed.
-const OUTPUTS: [&str; 4] = [
+const OUTPUTS: [&str; 5] = [
     "olm/release.yaml",
     "olm/catalog",
     "bundle",
+    "charts",
     "config/manager/deployment.yaml",
 ];
 
@@ -46,8 +48,11 @@ pub(super) fn check(root: &Path, version: &Version, options: &Options) -> Result
         "MULTUS_SERVICE_PROFILE=dev is set, and a release needs optimized binaries: unset it, or give --dev-binaries for a trial"
     );
     if !options.allow_dirty {
-        reviewers(&source)?;
+        reviewers(&source, options)?;
         clean(root)?;
+    }
+    if !options.is_trial() {
+        identity(&source.project.with(&options.identity))?;
     }
     replaceable(&options.out)
 }
@@ -68,11 +73,15 @@ fn changelog(text: &str, version: &Version) -> Result<()> {
 }
 
 /// The catalogs' pipelines reject a package without them.
-fn reviewers(source: &Source) -> Result<()> {
-    let faults = source.ci()?.reviewer_faults();
+fn reviewers(source: &Source, options: &Options) -> Result<()> {
+    let ci = Ci {
+        reviewers: source.project.with(&options.identity).reviewers,
+        ..source.ci()?
+    };
+    let faults = ci.reviewer_faults();
     ensure!(
         faults.is_empty(),
-        "the community catalogs would reject olm/ci.yaml: {}: write the GitHub accounts of the maintainers into it, or give --allow-dirty for a trial",
+        "the community catalogs would reject the reviewers of project.yaml: {}: write the GitHub accounts of the maintainers there, or give --allow-dirty for a trial",
         faults.join(", ")
     );
     Ok(())
@@ -87,6 +96,17 @@ fn clean(root: &Path) -> Result<()> {
     ensure!(
         changed.trim().is_empty(),
         "the images would say that they are of a commit that they are not of: commit these first, or give --allow-dirty for a trial\n{changed}"
+    );
+    Ok(())
+}
+
+/// What is published names a place to pull from, and persons that answer.
+fn identity(project: &Project) -> Result<()> {
+    let found: Vec<_> = project.placeholders().iter().map(ToString::to_string).collect();
+    ensure!(
+        found.is_empty(),
+        "{}\nfor a trial, give --dev-binaries or --allow-dirty",
+        found.join("\n")
     );
     Ok(())
 }
