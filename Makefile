@@ -9,6 +9,9 @@ export CARGO_TARGET_DIR ?= $(MULTUS_SERVICE_CACHE)/target
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(MULTUS_SERVICE_CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
+CARGO_ABOUT_VERSION := 0.9.3
+CARGO_ABOUT := $(MULTUS_SERVICE_CACHE)/cargo-about-$(CARGO_ABOUT_VERSION)/bin/cargo-about
+
 CARGO_CYCLONEDX_VERSION := 0.5.9
 CARGO_CYCLONEDX := $(MULTUS_SERVICE_CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 
@@ -91,6 +94,15 @@ cyclonedx: $(CARGO_CYCLONEDX)
 
 $(CARGO_CYCLONEDX):
 	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-cyclonedx --version $(CARGO_CYCLONEDX_VERSION) --locked --root $(MULTUS_SERVICE_CACHE)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)
+
+.PHONY: notices
+notices: $(CARGO_ABOUT) ## Write THIRD-PARTY-NOTICES, the licences of the crates, after a change of Cargo.lock (minutes)
+	$(CARGO_ABOUT) generate about.hbs --workspace --config about.toml --offline --output-file THIRD-PARTY-NOTICES.new
+	sed "s/^CHECKSUM$$/$$(grep '^checksum' Cargo.lock | sha256sum | cut -d ' ' -f 1)/" THIRD-PARTY-NOTICES.new > THIRD-PARTY-NOTICES
+	rm THIRD-PARTY-NOTICES.new
+
+$(CARGO_ABOUT):
+	env --unset=CARGO_TARGET_DIR cargo install --quiet cargo-about --version $(CARGO_ABOUT_VERSION) --features cli --locked --root $(MULTUS_SERVICE_CACHE)/cargo-about-$(CARGO_ABOUT_VERSION)
 
 .PHONY: lint
 lint: $(CARGO_DENY) $(ACTIONLINT) ## Formatting, clippy with warnings as errors, licences, sources and advisories of dependencies, workflows

@@ -24,6 +24,8 @@ mod console;
 mod inventory;
 #[path = "agreement/monitoring.rs"]
 mod monitoring;
+#[path = "agreement/notices.rs"]
+mod notices;
 #[path = "agreement/olm_v1.rs"]
 mod olm_v1;
 #[path = "agreement/project.rs"]
