@@ -96,7 +96,7 @@ impl Build<'_> {
             images.push(image);
         }
         let archive = folder.join(format!("{}.oci.tar", product.image));
-        let digest = builder.index_archive(&name, &images, &archive)?;
+        let digest = builder.index_archive(&format!("{name}-index"), &images, &archive)?;
         Ok(Archived {
             name: product.image.to_owned(),
             archive,

@@ -1,0 +1,78 @@
+//! The images of a release: each an index of its architectures, and what certification wants.
+
+use anyhow::{Result, ensure};
+use std::path::Path;
+use testbed::command;
+use xtask::images::inspect;
+
+/// Returns true in `make nightly`. arm64 is another compilation of everything.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("MULTUS_SERVICE_LONG").is_some()
+}
+
+pub(crate) fn follow_the_policy(out: &Path) -> Result<()> {
+    let wanted: &[&str] = if is_long() {
+        &["amd64", "arm64"]
+    } else {
+        &["amd64"]
+    };
+    for name in ["operator", "controller", "proxy", "tools"] {
+        let archive = out.join(format!("images/{name}.oci.tar"));
+        let images = inspect::oci(&archive, name)?;
+        let architectures: Vec<&str> = images.iter().map(|(name, _)| name.as_str()).collect();
+        ensure!(architectures == wanted, "{name}: {architectures:?}");
+        for (architecture, image) in &images {
+            let mut findings = image.findings();
+            // Binaries of the profile dev are several times as large.
+            findings.retain(|finding| !finding.contains(" MiB, more than "));
+            ensure!(findings.is_empty(), "{name} {architecture}: {findings:#?}");
+            let loader = match architecture.as_str() {
+                "amd64" => "lib64/ld-linux-x86-64.so.2",
+                _ => "lib/ld-linux-aarch64.so.1",
+            };
+            ensure!(
+                image.files.contains_key(loader),
+                "{name} {architecture} lacks {loader}"
+            );
+        }
+    }
+    programs_are_complete(out)
+}
+
+/// Every library that the program of an image names is in the image: `readelf`, because a program of arm64 cannot run here.
+fn programs_are_complete(out: &Path) -> Result<()> {
+    for (name, program) in [
+        ("operator", "multus-service-operator"),
+        ("controller", "multus-service-controller"),
+        ("proxy", "multus-service-proxy"),
+        ("tools", "kubectl-multus_service"),
+    ] {
+        let archive = out.join(format!("images/{name}.oci.tar"));
+        for (architecture, image) in inspect::oci(&archive, name)? {
+            let scratch = tempfile::tempdir()?;
+            inspect::extract(
+                &archive,
+                &architecture,
+                &format!("usr/bin/{program}"),
+                scratch.path(),
+            )?;
+            let file = scratch.path().join("usr/bin").join(program).display().to_string();
+            let dynamic = command::run("readelf", &["--dynamic", "--wide", &file])?;
+            let needed = dynamic.lines().filter(|line| line.contains("(NEEDED)"));
+            let libraries = needed.filter_map(|line| line.split(['[', ']']).nth(1));
+            for library in libraries {
+                let suffix = format!("/{library}");
+                let is_there = image.files.keys().any(|file| file.ends_with(&suffix));
+                ensure!(is_there, "{name} {architecture} lacks {library}");
+            }
+            let header = command::run("readelf", &["--file-header", &file])?;
+            let machine = if architecture == "amd64" {
+                "X86-64"
+            } else {
+                "AArch64"
+            };
+            ensure!(header.contains(machine), "{name} {architecture}: {header}");
+        }
+    }
+    Ok(())
+}
