@@ -175,9 +175,12 @@ pub enum Command {
         /// Timeout of each of the two phases of a network: servers, clients
         #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
         timeout: Duration,
-        /// Only delete the namespaces that killed tests left
+        /// Only delete the namespaces of tests that were killed
         #[arg(long, conflicts_with_all = ["networks", "nodes", "image", "timeout"])]
         cleanup: bool,
+        /// Age from which --cleanup deletes a namespace: younger ones may be of tests that run
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration, requires = "cleanup")]
+        older_than: Duration,
     },
     /// The program of a server pod of connectivity-test
     #[command(hide = true)]

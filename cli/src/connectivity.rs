@@ -31,5 +31,7 @@ pub const SERVER_PORT: u16 = 8080;
 const SERVICE_PORT: u16 = 80;
 /// Pods of a Service.
 const SERVERS: usize = 2;
+/// Last line of a client's log.
+pub const END: &str = "end";
 /// Interval of polls.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -63,16 +63,27 @@ fn differences(planned: &KernelState, applied: &KernelState, packet: Packet) -> 
                 all.join(", ")
             }
         };
-        if plan != node {
+        if endpoints(plan) != endpoints(node) {
             found.push(format!(
                 "endpoints: planned {}, applied {}",
                 endpoints(plan),
                 endpoints(node)
             ));
+        } else if plan != node {
+            found.push(format!(
+                "session affinity: planned {}, applied {}",
+                affinity(plan),
+                affinity(node)
+            ));
         }
     }
     found.extend(applied.damage.iter().cloned());
     found
+}
+
+fn affinity(translated: Option<&rules::Translated>) -> String {
+    let timeout = translated.and_then(|translated| translated.affinity);
+    timeout.map_or_else(|| "none".to_owned(), |timeout| format!("{} s", timeout.as_secs()))
 }
 
 fn shown<T: ToString>(value: Option<&T>) -> String {

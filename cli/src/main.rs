@@ -9,6 +9,7 @@ use cli::facts::{Reader, explain, for_trace, installation, pod_rules};
 use cli::must_gather::{self, Folder, gather};
 use cli::progress::Progress;
 use cli::render::{Outcome, Report};
+use cli::situations::Cause;
 use cli::{check, completion, connect, status, trace};
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Interval of `check --wait`.
+/// Interval of `check --wait`, and pause before a difference is read again.
 const PAUSE: Duration = Duration::from_secs(2);
 
 #[tokio::main(flavor = "current_thread")]
@@ -64,13 +65,26 @@ async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
     match command {
         Command::Explain { service, from } => {
             let (service, from) = (key(&service), from.as_ref().map(key));
-            let facts = reading(explain(&reader, &service, from.as_ref())).await;
-            show(&cli::explain::explain(&facts, &service), global)
+            let read = || explain(&reader, &service, from.as_ref());
+            let explained = async || cli::explain::explain(&read().await, &service);
+            let mut explanation = reading(explained()).await;
+            if explanation.cause() == Some(Cause::RulesDiffer) {
+                // The slices are read before the rules: a change between the two is no difference.
+                sleep(PAUSE).await;
+                explanation = reading(explained()).await;
+            }
+            show(&explanation, global)
         }
         Command::Trace { pod, destination } => {
             let pod = key(&pod);
-            let facts = reading(for_trace(&reader, &pod, destination.namespace(&pod.namespace))).await;
-            show(&trace::trace(&facts, &pod, &destination), global)
+            let read = || for_trace(&reader, &pod, destination.namespace(&pod.namespace));
+            let traced = async || trace::trace(&read().await, &pod, &destination);
+            let mut answer = reading(traced()).await;
+            if answer.differs() {
+                sleep(PAUSE).await;
+                answer = reading(traced()).await;
+            }
+            show(&answer, global)
         }
         Command::Rules { pod } => show(&reading(pod_rules(&reader, &key(&pod))).await, global),
         Command::Status => {
@@ -90,9 +104,20 @@ async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
             let gathered = reading(Box::pin(gather(&reader, &namespace, &options, folder, version))).await?;
             show(&gathered, global)
         }
-        Command::ConnectivityTest { cleanup: true, .. } => {
-            let deleted = connectivity::cleanup(&reader, &Progress::new()).await?;
-            print(&format!("namespaces deleted: {}\n", deleted.len()), global)
+        Command::ConnectivityTest {
+            cleanup: true,
+            older_than,
+            ..
+        } => {
+            let progress = Progress::new();
+            let (deleted, failed) = connectivity::cleanup(&reader, older_than, &progress).await?;
+            drop(progress);
+            let lines = deleted.iter().map(|name| format!("namespace {name} deleted\n"));
+            print(&lines.collect::<String>(), global)?;
+            match failed.as_slice() {
+                [] => Ok(Outcome::Well),
+                failed => anyhow::bail!(failed.join("\n")),
+            }
         }
         Command::ConnectivityTest {
             networks,
@@ -119,14 +144,23 @@ async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Prints the results as one line for `connectivity-test`. With a failed check the client stays: its rules can still be read.
+/// Prints a line per check for `connectivity-test`. With a failed check the client keeps running: its rules can still be read.
 async fn connectivity_client(plan: &client::Plan, global: &Global) -> anyhow::Result<Outcome> {
-    let results = client::run(plan).await;
-    print(&format!("{}\n", serde_json::to_string(&results)?), global)?;
-    if results.iter().any(|result| result.problem.is_some()) {
+    let mut outcome = Ok(Outcome::Well);
+    let mut has_failed = false;
+    client::run(plan, |result| {
+        has_failed |= result.problem.is_some();
+        let line = serde_json::to_string(&result).map_err(Into::into);
+        if let Err(error) = line.and_then(|line| print(&format!("{line}\n"), global)) {
+            outcome = Err(error);
+        }
+    })
+    .await;
+    print(&format!("{}\n", connectivity::END), global)?;
+    if has_failed {
         std::future::pending::<()>().await;
     }
-    Ok(Outcome::Well)
+    outcome
 }
 
 /// Repeats the checks until there are no problems, or until the timeout. Problems are printed to standard error meanwhile.

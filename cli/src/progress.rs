@@ -1,7 +1,7 @@
 //! Progress of a command that takes more than a second, on standard error.
 
 use indicatif::ProgressBar;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 /// Interval between two pictures of the spinner.
@@ -36,7 +36,8 @@ impl Progress {
     pub fn say(&self, step: &str) {
         match &self.spinner {
             Some(spinner) => spinner.set_message(step.to_owned()),
-            None => eprintln!("{step}"),
+            // Standard error may be closed; the command goes on.
+            None => _ = writeln!(std::io::stderr(), "{step}"),
         }
     }
 }

@@ -95,6 +95,11 @@ pub struct Trace {
 }
 
 impl Trace {
+    /// Whether the rules in force differ from the plan.
+    pub fn differs(&self) -> bool {
+        self.flows.iter().any(|flow| !flow.differences.is_empty())
+    }
+
     /// Whether every flow has the intended result.
     pub fn is_well(&self) -> bool {
         self.problem.is_none() && self.flows.iter().all(|flow| flow.is_well)

@@ -254,6 +254,71 @@ fn a9_connectivity_test_passes_from_both_nodes_and_names_a_broken_network() -> R
     Ok(())
 }
 
+/// The parent interface of a network is down on one node.
+struct LinkDown {
+    node: String,
+    link: String,
+}
+
+impl LinkDown {
+    fn on(node: &str, link: &str) -> Result<Self> {
+        cluster::node_exec(node, &["ip", "link", "set", link, "down"])?;
+        Ok(Self {
+            node: node.to_owned(),
+            link: link.to_owned(),
+        })
+    }
+}
+
+impl Drop for LinkDown {
+    fn drop(&mut self) {
+        let _ = cluster::node_exec(&self.node, &["ip", "link", "set", &self.link, "up"]);
+    }
+}
+
+#[test]
+#[ignore = "needs a cluster: make test-e2e"]
+fn a9_connectivity_test_reports_each_check_of_a_network_that_drops_packets() -> Result<()> {
+    installed()?;
+    let own = ["-n", scenario::NAMESPACE];
+    let config = cluster::kubectl(
+        &[
+            &[
+                "get",
+                "network-attachment-definition",
+                "macvlan1",
+                "-o",
+                "jsonpath={.spec.config}",
+            ],
+            &own[..],
+        ]
+        .concat(),
+    )?;
+    let config: serde_json::Value = serde_json::from_str(&config)?;
+    let parent = config["master"].as_str().context("the network has no parent")?;
+    let client = scenario::client()?;
+    let down = LinkDown::on(&client.node, parent)?;
+    let failed = plugin(
+        &[&["connectivity-test", "macvlan1", "--timeout=60s"], &own[..]].concat(),
+        1,
+    );
+    drop(down);
+    let failed = failed?;
+    // Each node reaches at most the server on itself.
+    for part in [
+        "FAILED",
+        "TCP ",
+        "requests failed: ",
+        "→ Look whether the nodes reach each other",
+    ] {
+        ensure!(failed.contains(part), "{part}: {failed}");
+    }
+    ensure!(!failed.contains("did not finish"), "{failed}");
+    wait::until(PATIENCE, "the network to work again", || {
+        Ok(checks::both_servers_answer_over_net1(installed()?).is_ok())
+    })
+}
+
 #[test]
 #[ignore = "needs a cluster: make test-e2e"]
 fn b1_broken_objects_do_not_affect_a_good_service() -> Result<()> {

@@ -25,7 +25,7 @@ pub(super) fn ready(slices: &[EndpointSlice]) -> BTreeSet<IpAddr> {
     addresses.filter_map(|address| address.parse().ok()).collect()
 }
 
-/// Returns the destinations of the families that every server has an address of; `None`: there is no such family.
+/// Returns the destinations of the network's families; `None`: a family does not have every server yet, or there is none.
 pub(super) fn destinations(
     endpoints: &BTreeSet<IpAddr>,
     servers: usize,
@@ -33,18 +33,24 @@ pub(super) fn destinations(
     empty: Option<&Service>,
 ) -> Option<Destinations> {
     let count = |family: Family| endpoints.iter().filter(|one| Family::of(**one) == family).count();
-    let is_complete = |address: &IpAddr| count(Family::of(*address)) == servers;
+    let has_family = |address: &IpAddr| count(Family::of(*address)) == servers;
+    if Family::ALL
+        .into_iter()
+        .any(|family| ![0, servers].contains(&count(family)))
+    {
+        return None;
+    }
     let vips = |service: Option<&Service>| -> Vec<IpAddr> {
         let all = service
             .iter()
             .filter_map(|service| service.spec.as_ref()?.cluster_ips.as_ref());
         let parsed = all.flatten().filter_map(|vip| vip.parse().ok());
-        parsed.filter(is_complete).collect()
+        parsed.filter(has_family).collect()
     };
     let destinations = Destinations {
         vips: vips(service),
         empty_vips: vips(empty),
-        endpoints: endpoints.iter().copied().filter(is_complete).collect(),
+        endpoints: endpoints.iter().copied().collect(),
     };
     (!destinations.vips.is_empty() && !destinations.empty_vips.is_empty()).then_some(destinations)
 }
@@ -68,10 +74,7 @@ mod tests {
 
     #[test]
     fn a_family_that_the_network_does_not_have_is_not_tested() {
-        let slices = [
-            slice("IPv4", &["10.1.0.2", "10.1.0.3"], true),
-            slice("IPv6", &["fd00::2"], true),
-        ];
+        let slices = [slice("IPv4", &["10.1.0.2", "10.1.0.3"], true)];
         let (web, empty) = (
             service(&["10.96.0.1", "fd00:96::1"]),
             service(&["10.96.0.2", "fd00:96::2"]),
@@ -80,6 +83,16 @@ mod tests {
         assert_eq!(found.vips, ["10.96.0.1".parse::<IpAddr>().unwrap()]);
         assert_eq!(found.empty_vips, ["10.96.0.2".parse::<IpAddr>().unwrap()]);
         assert_eq!(found.endpoints.len(), 2);
+    }
+
+    #[test]
+    fn a_family_that_one_server_lacks_is_waited_for() {
+        let slices = [
+            slice("IPv4", &["10.1.0.2", "10.1.0.3"], true),
+            slice("IPv6", &["fd00::2"], true),
+        ];
+        let web = service(&["10.96.0.1", "fd00:96::1"]);
+        assert_eq!(destinations(&ready(&slices), 2, Some(&web), Some(&web)), None);
     }
 
     #[test]

@@ -37,8 +37,14 @@ pub(super) struct Objects {
     /// Name of the network-attachment-definition, in the test's namespace too: CNI configuration files may be named after it.
     pub(super) network: String,
     pub(super) image: String,
-    /// Nodes with a client; servers are on some of them.
+    /// Nodes with a client.
     pub(super) nodes: Vec<String>,
+    /// Nodes of which two have a server.
+    pub(super) server_nodes: Vec<String>,
+    /// Device of the network that a pod requests: `k8s.v1.cni.cncf.io/resourceName` of its network-attachment-definition.
+    pub(super) device: Option<String>,
+    /// Longest life of a pod in seconds, for the case that it is not deleted.
+    pub(super) deadline: u64,
 }
 
 /// Destinations of the clients, as the API server and the controller assigned them.
@@ -48,6 +54,20 @@ pub(super) struct Destinations {
     pub(super) vips: Vec<IpAddr>,
     pub(super) empty_vips: Vec<IpAddr>,
     pub(super) endpoints: Vec<IpAddr>,
+}
+
+/// Returns the name of a client.
+pub(super) fn client_name(number: usize) -> String {
+    format!("client-{number}")
+}
+
+/// Selector of the namespaces of this program.
+pub(super) const LABELS: &str =
+    "multusservice.cni.cncf.io/connectivity-test=true,app.kubernetes.io/managed-by=kubectl-multus_service";
+
+/// Whether a namespace has a name of this program.
+pub(super) fn is_name(name: &str) -> bool {
+    name.starts_with(PREFIX)
 }
 
 /// Returns the name of a namespace; `unique` differs between runs.
@@ -64,6 +84,8 @@ impl Objects {
                 "app.kubernetes.io/managed-by": "kubectl-multus_service",
                 "pod-security.kubernetes.io/enforce": "restricted",
             },
+            // OpenShift's default node selector would keep clients from nodes.
+            "annotations": {"openshift.io/node-selector": ""},
         }}))
     }
 
@@ -124,12 +146,17 @@ impl Objects {
         ]
     }
 
+    /// What a server answers. Nothing else on the network knows the namespace.
+    fn answer(&self, number: usize) -> String {
+        format!("server-{number}.{}", self.namespace)
+    }
+
     pub(super) fn servers(&self) -> Vec<Pod> {
         (1..=SERVERS)
             .map(|number| {
                 let name = format!("server-{number}");
-                let args = ["connectivity-server".to_owned(), format!("--name={name}")];
-                let mut spec = self.pod_spec(&self.nodes, "server", &args);
+                let args = ["connectivity-server".to_owned(), format!("--name={}", self.answer(number))];
+                let mut spec = self.pod_spec(&self.server_nodes, "server", &args);
                 spec["affinity"]["podAntiAffinity"] = json!({"preferredDuringSchedulingIgnoredDuringExecution": [{
                     "weight": 100,
                     "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "server"}}},
@@ -148,6 +175,7 @@ impl Objects {
             format!("--headless-name={}", name(HEADLESS)),
             format!("--patience={patience}"),
         ];
+        args.extend((1..=SERVERS).map(|number| format!("--server={}", self.answer(number))));
         let mut all = |option: &str, addresses: &[IpAddr]| {
             args.extend(addresses.iter().map(|address| format!("--{option}={address}")));
         };
@@ -155,7 +183,7 @@ impl Objects {
         all("empty-vip", &to.empty_vips);
         all("endpoint", &to.endpoints);
         let spec = self.pod_spec(&[node.to_owned()], "client", &args);
-        self.pod(&format!("client-{number}"), "client", &spec)
+        self.pod(&client_name(number), "client", &spec)
     }
 
     fn pod(&self, name: &str, app: &str, spec: &Value) -> Pod {
@@ -170,9 +198,20 @@ impl Objects {
         }))
     }
 
+    fn resources(&self) -> Value {
+        let mut resources =
+            json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}});
+        if let Some(device) = &self.device {
+            resources["requests"][device] = json!("1");
+            resources["limits"][device] = json!("1");
+        }
+        resources
+    }
+
     fn pod_spec(&self, nodes: &[String], container: &str, args: &[String]) -> Value {
         json!({
             "restartPolicy": "Never",
+            "activeDeadlineSeconds": self.deadline,
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             // The programs handle no signal.
@@ -190,7 +229,7 @@ impl Objects {
                 "imagePullPolicy": "IfNotPresent",
                 "command": [PROGRAM],
                 "args": args,
-                "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
+                "resources": self.resources(),
                 "securityContext": {
                     "allowPrivilegeEscalation": false,
                     "readOnlyRootFilesystem": true,
@@ -216,7 +255,10 @@ mod tests {
             namespace: namespace_name(0xabc),
             network: "macvlan1".to_owned(),
             image: "quay.io/multus-service/tools:v1".to_owned(),
-            nodes: vec!["node-1".to_owned(), "node-2".to_owned()],
+            nodes: vec!["node-1".to_owned()],
+            server_nodes: vec!["node-1".to_owned(), "node-2".to_owned()],
+            device: None,
+            deadline: 600,
         }
     }
 
@@ -231,7 +273,7 @@ mod tests {
         }))
     }
 
-    /// Multus reads the annotation, and requests the device of the network for the pod.
+    /// Multus reads the annotation of a network with devices.
     #[test]
     fn a_network_is_copied_with_its_annotations() {
         let copy = objects().network(&definition("{\"type\": \"macvlan\"}"));
@@ -252,6 +294,30 @@ mod tests {
             copy.data["spec"]["config"],
             "{\"netAttachDefName\":\"multus-service-test-abc/macvlan1\"}"
         );
+    }
+
+    /// The injector of SR-IOV does so too, where it is installed.
+    #[test]
+    fn a_pod_requests_the_device_of_its_network() {
+        let device = "intel.com/vf".to_owned();
+        let objects = Objects {
+            device: Some(device.clone()),
+            ..objects()
+        };
+        for pod in objects.servers() {
+            let resources = pod.spec.unwrap().containers.remove(0).resources.unwrap();
+            assert_eq!(resources.limits.unwrap()[&device].0, "1");
+            assert_eq!(resources.requests.unwrap()[&device].0, "1");
+        }
+    }
+
+    /// A client that is tested alone reaches servers on every node.
+    #[test]
+    fn servers_run_on_nodes_without_a_client_too() {
+        let of = |pod: &Pod| serde_json::to_string(&pod.spec.as_ref().unwrap().affinity).unwrap();
+        assert!(of(&objects().servers()[0]).contains("node-2"));
+        let client = objects().client(0, "node-1", &Destinations::default(), 1);
+        assert!(!of(&client).contains("node-2"));
     }
 
     /// The controller accepts the Services.
@@ -301,5 +367,6 @@ mod tests {
             (plan.name.as_str(), plan.patience),
             ("web.multus-service-test-abc.svc", 30)
         );
+        assert_eq!(plan.servers[1], "server-2.multus-service-test-abc");
     }
 }

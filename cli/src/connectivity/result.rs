@@ -130,6 +130,9 @@ pub struct NetworkResult {
     /// Namespace and name.
     pub network: String,
     pub nodes: Vec<NodeResult>,
+    /// Nodes with a server.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub server_nodes: Vec<String>,
     /// Reason why there are no results.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -139,13 +142,33 @@ pub struct NetworkResult {
 }
 
 impl NetworkResult {
+    /// The only node with servers, if a client was tested there alone: its packets did not leave the node.
+    pub fn only_node(&self) -> Option<&str> {
+        let [node] = self.server_nodes.as_slice() else {
+            return None;
+        };
+        self.nodes
+            .iter()
+            .all(|client| client.node == *node)
+            .then_some(node)
+    }
+
     /// Results of a network whose name is not known here.
     pub(super) fn of(nodes: Vec<NodeResult>) -> Self {
         Self {
             network: String::new(),
             nodes,
+            server_nodes: Vec::new(),
             problem: None,
             left: None,
+        }
+    }
+
+    /// The same with the name of the network.
+    pub(super) fn named(self, network: &api::ObjectName) -> Self {
+        Self {
+            network: network.to_string(),
+            ..self
         }
     }
 
@@ -176,6 +199,7 @@ impl Connectivity {
         let is_well = |network: &NetworkResult| {
             network.problem.is_none()
                 && network.left.is_none()
+                && !network.nodes.is_empty()
                 && network.nodes.iter().all(NodeResult::is_well)
         };
         !self.is_interrupted && !self.networks.is_empty() && self.networks.iter().all(is_well)
@@ -203,6 +227,7 @@ mod tests {
         let network = NetworkResult {
             network: "shop/macvlan1".to_owned(),
             nodes,
+            server_nodes: Vec::new(),
             problem: None,
             left: None,
         };
@@ -248,6 +273,6 @@ mod tests {
         let mut interrupted = of(vec![node(None)]);
         interrupted.is_interrupted = true;
         assert!(!interrupted.is_well());
-        assert!(!of(vec![]).networks.is_empty());
+        assert!(!of(vec![]).is_well(), "no node was tested");
     }
 }

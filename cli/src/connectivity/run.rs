@@ -1,16 +1,26 @@
 //! Runs the test: network after network, each in a namespace of its own that is deleted whatever happens.
 
+use super::cluster;
 use super::objects::{Objects, namespace_name};
 use super::options::{Error, Options};
 use super::result::{Connectivity, NetworkResult};
-use super::selection::{networks, select};
+use super::selection::{Selection, networks, select};
 use super::signals::Signals;
-use super::{cluster, steps};
+use super::steps::Steps;
 use crate::facts::{self, Read, ReadError, Reader};
 use crate::progress::Progress;
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 use kube::core::DynamicObject;
 use std::time::Duration;
+use tokio::time::sleep;
+
+/// Annotation of a network-attachment-definition: the device plugin's resource.
+const DEVICE_ANNOTATION: &str = "k8s.v1.cni.cncf.io/resourceName";
+/// Life of pods in seconds beyond both phases of a test.
+const SPARE: u64 = 300;
+/// Pause after a request without an answer, which the API server may still serve.
+const UNANSWERED: Duration = Duration::from_secs(5);
 
 /// Tests networks, by default all of `namespace`. A signal ends the test after its cleanup.
 ///
@@ -24,33 +34,43 @@ pub async fn test(
 ) -> Result<Connectivity, Error> {
     let mut signals = Signals::new().map_err(Error::Signals)?;
     progress.say("reading networks and nodes");
+    cluster::check_permissions(reader).await?;
     let cluster = facts::cluster(reader).await;
     let selection = select(reader, &cluster, options).await?;
     let networks = networks(reader, namespace, &options.networks).await?;
     let mut connectivity = Connectivity {
         networks: Vec::new(),
-        nodes_without_proxy: selection.nodes_without_proxy,
+        nodes_without_proxy: selection.nodes_without_proxy.clone(),
         is_interrupted: false,
     };
     for (name, network) in networks {
-        let objects = Objects {
-            namespace: namespace_name(unique()),
-            network: name.name.clone(),
-            image: selection.image.clone(),
-            nodes: selection.nodes.clone(),
+        let network = match network {
+            Ok(Some(network)) => network,
+            Ok(None) => {
+                let failed = NetworkResult::failed("the network-attachment-definition does not exist");
+                connectivity.networks.push(failed.named(&name));
+                continue;
+            }
+            Err(error) => {
+                let failed = NetworkResult::failed(error.to_string());
+                connectivity.networks.push(failed.named(&name));
+                continue;
+            }
         };
-        let outcome = tokio::select! {
-            outcome = of_network(reader, &objects, network, options.timeout, progress) => Some(outcome),
-            () = signals.any() => None,
+        let objects = objects(&network, &selection, options.timeout);
+        let steps = Steps {
+            reader,
+            objects: &objects,
+            timeout: options.timeout,
+            progress,
         };
-        connectivity.is_interrupted = outcome.is_none();
-        // Also when its creation failed: a request without an answer may have been served.
+        let result = in_a_namespace(&steps, &network, &mut signals).await;
+        connectivity.is_interrupted = result.is_none();
+        let mut result = result.unwrap_or_else(|| NetworkResult::failed("interrupted"));
         progress.say(&format!("deleting namespace {}", objects.namespace));
         let deleted = cluster::delete_namespace(reader, &objects.namespace).await;
-        let mut result = outcome.unwrap_or_else(|| NetworkResult::failed("interrupted"));
-        result.network = name.to_string();
         result.left = left(&objects.namespace, deleted);
-        connectivity.networks.push(result);
+        connectivity.networks.push(result.named(&name));
         if connectivity.is_interrupted {
             break;
         }
@@ -58,38 +78,43 @@ pub async fn test(
     Ok(connectivity)
 }
 
-async fn of_network(
-    reader: &Reader,
-    objects: &Objects,
-    network: Read<Option<DynamicObject>>,
-    timeout: Duration,
-    progress: &Progress,
-) -> NetworkResult {
-    let network = match network {
-        Ok(Some(network)) => network,
-        Ok(None) => return NetworkResult::failed("the network-attachment-definition does not exist"),
-        Err(error) => return NetworkResult::failed(error.to_string()),
-    };
-    let steps = steps::Steps {
-        reader,
-        objects,
-        timeout,
-        progress,
-    };
-    match steps.run(&network).await {
-        Ok(result) => result,
-        Err(error) => NetworkResult::failed(error.to_string()),
+fn objects(network: &DynamicObject, selection: &Selection, timeout: Duration) -> Objects {
+    Objects {
+        namespace: namespace_name(unique()),
+        network: network.name_any(),
+        image: selection.image.clone(),
+        nodes: selection.nodes.clone(),
+        server_nodes: selection.server_nodes.clone(),
+        device: network.annotations().get(DEVICE_ANNOTATION).cloned(),
+        deadline: 2 * timeout.as_secs() + SPARE,
     }
 }
 
-/// A message about a namespace that was not deleted. One that was never created is none.
+/// Creates the namespace and tests the network; `None`: a signal came.
+async fn in_a_namespace(
+    steps: &Steps<'_>,
+    network: &DynamicObject,
+    signals: &mut Signals,
+) -> Option<NetworkResult> {
+    // No signal ends this request: the API server could serve it after the namespace was looked for.
+    if let Err(error) = cluster::create_namespace(steps.reader, steps.objects).await {
+        if let ReadError::Failed { .. } = error {
+            sleep(UNANSWERED).await;
+        }
+        return Some(NetworkResult::failed(error.to_string()));
+    }
+    tokio::select! {
+        outcome = steps.run(network) => Some(match outcome {
+            Ok(result) => result,
+            Err(error) => NetworkResult::failed(error.to_string()),
+        }),
+        () = signals.any() => None,
+    }
+}
+
+/// A message about a namespace that was not deleted.
 fn left(namespace: &str, deleted: Read<()>) -> Option<String> {
     let error = deleted.err()?;
-    if let ReadError::Forbidden(right) = &error
-        && right.verb != "delete"
-    {
-        return None;
-    }
     Some(format!("{error}; run kubectl delete namespace {namespace}"))
 }
 
@@ -99,12 +124,19 @@ fn unique() -> u64 {
     u64::try_from(now & i128::from(u64::MAX >> 8)).unwrap_or_default() ^ u64::from(std::process::id())
 }
 
-/// Deletes the namespaces that killed runs left; returns their names.
-pub async fn cleanup(reader: &Reader, progress: &Progress) -> Read<Vec<String>> {
-    let left = cluster::left_namespaces(reader).await?;
-    for namespace in &left {
+/// Deletes the namespaces of tests that are older than `age`, of any user; returns their names, and what was not deleted.
+pub async fn cleanup(
+    reader: &Reader,
+    age: Duration,
+    progress: &Progress,
+) -> Read<(Vec<String>, Vec<String>)> {
+    let (mut deleted, mut failed) = (Vec::new(), Vec::new());
+    for namespace in cluster::old_namespaces(reader, age).await? {
         progress.say(&format!("deleting namespace {namespace}"));
-        cluster::delete_namespace(reader, namespace).await?;
+        match left(&namespace, cluster::delete_namespace(reader, &namespace).await) {
+            None => deleted.push(namespace),
+            Some(message) => failed.push(message),
+        }
     }
-    Ok(left)
+    Ok((deleted, failed))
 }

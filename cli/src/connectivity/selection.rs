@@ -18,7 +18,10 @@ const DEFAULT_IMAGE: &str = concat!("quay.io/multus-service/tools:v", env!("CARG
 #[derive(Clone, Debug)]
 pub(super) struct Selection {
     pub(super) image: String,
+    /// Nodes with a client.
     pub(super) nodes: Vec<String>,
+    /// Nodes on which servers may run: all with a proxy, also when a client is tested on one alone.
+    pub(super) server_nodes: Vec<String>,
     pub(super) nodes_without_proxy: Vec<String>,
 }
 
@@ -61,6 +64,7 @@ pub(super) async fn select(
     let nodes = cluster.nodes.as_ref().map_err(Clone::clone)?;
     let proxies = cluster.proxies.known();
     let with_proxy: Option<BTreeSet<&str>> = proxies.map(|pods| pods.iter().filter_map(node_of).collect());
+    let (server_nodes, _) = select_nodes(nodes, with_proxy.as_ref(), &[])?;
     let (nodes, nodes_without_proxy) = select_nodes(nodes, with_proxy.as_ref(), &options.nodes)?;
     let image = match &options.image {
         Some(image) => image.clone(),
@@ -69,6 +73,7 @@ pub(super) async fn select(
     Ok(Selection {
         image,
         nodes,
+        server_nodes,
         nodes_without_proxy,
     })
 }

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the test ends, and its cleanup does not.
+//! Signals that end a process: the test ends, and its cleanup does not.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -6,6 +6,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal is closed.
+    hangup: Signal,
+    quit: Signal,
 }
 
 impl Signals {
@@ -14,6 +17,8 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
         })
     }
 
@@ -22,6 +27,8 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+            _ = self.quit.recv() => {}
         }
     }
 }

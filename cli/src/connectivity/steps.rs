@@ -1,19 +1,28 @@
 //! The steps of one network: servers, their endpoints, clients, results.
 
-use super::objects::{CLIENT_LABELS, Destinations, EMPTY, HEADLESS, Objects, SERVER_LABELS, SERVICE};
-use super::result::{NetworkResult, NodeResult};
-use super::{PAUSE, SERVERS, cluster, endpoints};
+use super::objects::{
+    CLIENT_LABELS, Destinations, EMPTY, HEADLESS, Objects, SERVER_LABELS, SERVICE, client_name,
+};
+use super::result::{CheckResult, NetworkResult, NodeResult};
+use super::{END, PAUSE, SERVERS, cluster, endpoints};
 use crate::explain::{explain, pod_condition, why_not_ready};
-use crate::facts::{self, Read, Reader};
+use crate::facts::{self, Read, Reader, node_of};
 use crate::progress::Progress;
 use api::ObjectName;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
+use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
 use kube::core::DynamicObject;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
+
+/// Logs that are read at the same time.
+const AT_ONCE: usize = 16;
+/// Clients with a failed check that are explained, which takes a dozen requests each.
+const EXPLAINED: usize = 3;
 
 /// Inputs of the steps.
 pub(super) struct Steps<'a> {
@@ -28,7 +37,7 @@ impl Steps<'_> {
     pub(super) async fn run(&self, network: &DynamicObject) -> Read<NetworkResult> {
         let Self { reader, objects, .. } = self;
         self.say("creating servers");
-        cluster::create_namespace(reader, objects, Instant::now() + self.timeout).await?;
+        cluster::wait_for_service_account(reader, &objects.namespace, Instant::now() + self.timeout).await;
         cluster::create_network(reader, &objects.network(network)).await?;
         for service in objects.services() {
             cluster::create(reader, &service).await?;
@@ -40,14 +49,18 @@ impl Steps<'_> {
         let Some(destinations) = self.destinations().await? else {
             return Ok(NetworkResult::failed(self.why_no_endpoints().await?));
         };
-        // A client waits for its rules no longer than half of the time that it has.
-        let patience = (self.timeout / 2).as_secs().max(1);
+        // After its patience a client makes each remaining check once, which takes some seconds each.
+        let patience = (self.timeout / 3).as_secs().max(1);
         for (number, node) in objects.nodes.iter().enumerate() {
             let client = objects.client(number, node, &destinations, patience);
             cluster::create(reader, &client).await?;
         }
         self.say(&format!("testing from {} nodes", objects.nodes.len()));
-        Ok(NetworkResult::of(self.results().await?))
+        let mut result = NetworkResult::of(self.results().await?);
+        let servers = self.pods(SERVER_LABELS).await?;
+        let nodes: BTreeSet<_> = servers.iter().filter_map(node_of).map(str::to_owned).collect();
+        result.server_nodes = nodes.into_iter().collect();
+        Ok(result)
     }
 
     fn say(&self, step: &str) {
@@ -117,10 +130,11 @@ impl Steps<'_> {
         }))
     }
 
+    /// Messages of CNI plugins may hold anything.
     async fn why_not_running(&self, pod: &Pod) -> String {
         let warning = cluster::warning(self.reader, pod).await;
         let scheduled = pod_condition(pod, "PodScheduled").filter(|scheduled| scheduled.status == "False");
-        warning.unwrap_or_else(|| why_not_ready(pod, scheduled))
+        printable(&warning.unwrap_or_else(|| why_not_ready(pod, scheduled)))
     }
 
     /// The broken link of the Service, from a client.
@@ -137,55 +151,74 @@ impl Steps<'_> {
         )
     }
 
-    /// Waits for the results of every client.
+    /// Waits for the results of every client, then explains the first failed ones.
     async fn results(&self) -> Read<Vec<NodeResult>> {
         let end = Instant::now() + self.timeout;
-        let mut results: Vec<Option<NodeResult>> = vec![None; self.objects.nodes.len()];
+        let mut results: BTreeMap<usize, NodeResult> = BTreeMap::new();
         loop {
+            let is_over = Instant::now() >= end;
             let pods = self.pods(CLIENT_LABELS).await?;
-            for (number, node) in self.objects.nodes.iter().enumerate() {
-                let name = format!("client-{number}");
-                let pod = pods.iter().find(|pod| pod.name_any() == name);
-                if results[number].is_none() {
-                    results[number] = self.result(node, pod, Instant::now() >= end).await?;
+            let pods: BTreeMap<String, Pod> = pods.into_iter().map(|pod| (pod.name_any(), pod)).collect();
+            let unfinished = (0..self.objects.nodes.len()).filter(|number| !results.contains_key(number));
+            let unfinished: Vec<usize> = unfinished.collect();
+            let read = stream::iter(unfinished).map(|number| {
+                let pod = pods.get(&client_name(number));
+                async move { (number, self.result(number, pod, is_over).await) }
+            });
+            let mut read = read.buffer_unordered(AT_ONCE);
+            while let Some((number, result)) = read.next().await {
+                if let Some(result) = result? {
+                    results.insert(number, result);
                 }
             }
-            if results.iter().all(Option::is_some) {
-                return Ok(results.into_iter().flatten().collect());
+            if is_over || results.len() == self.objects.nodes.len() {
+                break;
             }
             sleep(PAUSE).await;
         }
+        // A client with a failed check keeps running, so that its rules can be read.
+        let failed = results
+            .iter_mut()
+            .filter(|(_, result)| !result.checks.is_empty() && !result.is_well());
+        for (number, result) in failed.take(EXPLAINED) {
+            let client = ObjectName::new(&self.objects.namespace, client_name(*number));
+            if let Some(broken) = self.explain(Some(&client)).await {
+                result.problem.get_or_insert(broken);
+            }
+        }
+        Ok(results.into_values().collect())
     }
 
     /// The result of one client; `None`: there is none yet.
-    async fn result(&self, node: &str, pod: Option<&Pod>, is_over: bool) -> Read<Option<NodeResult>> {
+    async fn result(&self, number: usize, pod: Option<&Pod>, is_over: bool) -> Read<Option<NodeResult>> {
+        let node = &self.objects.nodes[number];
         let Some(pod) = pod else {
             return Ok(Some(NodeResult::failed(node, "its client was deleted")));
         };
-        let log = cluster::log(self.reader, pod).await?.unwrap_or_default();
-        let checks = log.lines().find_map(|line| serde_json::from_str(line).ok());
-        if let Some(checks) = checks {
-            let mut result = NodeResult {
-                node: node.to_owned(),
-                checks,
-                problem: None,
-            };
-            if !result.is_well() {
-                // A client with a failed check stays, so that its rules can be read.
-                result.problem = self.explain(Some(&ObjectName::of(pod))).await;
-            }
-            return Ok(Some(result));
-        }
-        if !is_over && !has_ended(pod) {
+        let log = cluster::log(self.reader, pod).await?;
+        let lines = || log.iter().flat_map(|log| log.lines());
+        let checks: Vec<CheckResult> = lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        let is_complete = lines().any(|line| line == END);
+        let is_final = is_complete || is_over || has_ended(pod) && log.is_some();
+        if !is_final {
             return Ok(None);
         }
-        let why = if is_running(pod) || has_ended(pod) {
-            let last = log.lines().last().unwrap_or("its log is empty");
-            format!("its client printed no results: {last}")
-        } else {
-            format!("its client does not start: {}", self.why_not_running(pod).await)
+        let problem = match () {
+            () if is_complete => None,
+            () if log.is_none() && is_running(pod) => Some("the log of its client cannot be read".to_owned()),
+            () if log.is_none() => Some(format!(
+                "its client does not start: {}",
+                self.why_not_running(pod).await
+            )),
+            () => Some("its client did not finish".to_owned()),
         };
-        Ok(Some(NodeResult::failed(node, why)))
+        Ok(Some(NodeResult {
+            node: node.clone(),
+            checks,
+            problem,
+        }))
     }
 }
 
@@ -199,4 +232,10 @@ fn is_running(pod: &Pod) -> bool {
 
 fn has_ended(pod: &Pod) -> bool {
     matches!(phase(pod), Some("Succeeded" | "Failed"))
+}
+
+/// Without control characters, which a terminal would obey.
+fn printable(text: &str) -> String {
+    let printable = |character: char| if character.is_control() { ' ' } else { character };
+    text.chars().map(printable).collect()
 }

@@ -13,6 +13,15 @@ pub(super) fn text(connectivity: &Connectivity) -> String {
     for network in &connectivity.networks {
         problems(&mut text, network);
     }
+    for network in &connectivity.networks {
+        if let Some(node) = network.only_node() {
+            let (mark, name) = (mark(State::Warning), &network.network);
+            let _ = writeln!(
+                text,
+                "\n{mark} network {name}: clients and servers were on node {node} alone, no packet crossed between nodes"
+            );
+        }
+    }
     if !connectivity.nodes_without_proxy.is_empty() {
         let nodes = connectivity.nodes_without_proxy.join(", ");
         let _ = writeln!(
@@ -26,7 +35,7 @@ pub(super) fn text(connectivity: &Connectivity) -> String {
     } else if connectivity.is_well() {
         (State::Good, "every check passed")
     } else {
-        (State::Broken, "something failed")
+        (State::Broken, "checks failed")
     };
     let _ = writeln!(text, "\n{}", painted(state, verdict));
     text.trim_start().to_owned()

@@ -14,8 +14,6 @@ pub(super) type Answer = String;
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// A rejection takes less than a millisecond; a lost SYN is sent again after one second.
 const MAX_REJECTION: Duration = Duration::from_millis(900);
-/// Datagrams that a request may lose.
-const ATTEMPTS: usize = 3;
 /// Size of a large payload in bytes: more than any window that begins.
 const PAYLOAD: usize = 1024 * 1024;
 /// Timeout of a large payload.
@@ -32,7 +30,7 @@ pub(super) async fn tcp(to: SocketAddr) -> io::Result<Answer> {
     .await
 }
 
-/// Sends a datagram, again if no answer comes, and returns the name of the server.
+/// Sends a datagram and returns the name of the server.
 pub(super) async fn udp(to: SocketAddr) -> io::Result<Answer> {
     let any = if to.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
@@ -42,36 +40,32 @@ pub(super) async fn udp(to: SocketAddr) -> io::Result<Answer> {
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
     // Only a connected socket receives ICMP errors.
     socket.connect(to).await?;
-    let mut last = io::Error::from(ErrorKind::TimedOut);
-    for _ in 0..ATTEMPTS {
-        let answer = within(TIMEOUT / 2, async {
-            let mut buffer = [0; 256];
-            socket.send(b"name?").await?;
-            let n = socket.recv(&mut buffer).await?;
-            Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
-        });
-        match answer.await {
-            Ok(name) => return Ok(name),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
+    within(TIMEOUT, async {
+        let mut buffer = [0; 256];
+        socket.send(b"name?").await?;
+        let n = socket.recv(&mut buffer).await?;
+        Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
+    })
+    .await
 }
 
-/// Sends a large payload and compares its echo.
-pub(super) async fn payload(to: SocketAddr) -> Result<(), String> {
+/// Sends a large payload, compares its echo and returns the name of the server.
+pub(super) async fn payload(to: SocketAddr) -> io::Result<Answer> {
     let sent: Vec<u8> = (0_u8..251).cycle().take(PAYLOAD).collect();
     let exchange = async {
-        let (mut stream, _) = connect(to).await?;
+        let (mut stream, name) = connect(to).await?;
         let (mut reads, mut writes) = stream.split();
         let mut received = vec![0; PAYLOAD];
         tokio::try_join!(writes.write_all(&sent), reads.read_exact(&mut received))?;
-        Ok(received)
+        Ok((received, name))
     };
     match within(PAYLOAD_TIMEOUT, exchange).await {
-        Ok(received) if received == sent => Ok(()),
-        Ok(_) => Err("the echo differs from what was sent".to_owned()),
-        Err(error) => Err(format!("{PAYLOAD} bytes and their echo: {error}")),
+        Ok((received, name)) if received == sent => Ok(name),
+        Ok(_) => Err(io::Error::other("the echo differs from what was sent")),
+        Err(error) => Err(io::Error::new(
+            error.kind(),
+            format!("{PAYLOAD} bytes and their echo: {error}"),
+        )),
     }
 }
 
