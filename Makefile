@@ -81,7 +81,7 @@ release: $(CARGO_CYCLONEDX) ## Images, SBOMs, install.yaml, chart, bundle and ca
 	cargo run --quiet --locked -p xtask --bin release -- --cyclonedx $(CARGO_CYCLONEDX) $(VERSION) $(OPTIONS)
 
 .PHONY: github-release
-github-release: ## Draft of the release VERSION=x.y.z on GitHub, with what `make release` and `make plugin` left in dist/; needs gh and GH_TOKEN
+github-release: ## Draft of the release VERSION=x.y.z on GitHub, with what `make release` left in dist/; needs gh and GH_TOKEN
 	.ci/github-release $(VERSION)
 
 .PHONY: catalog-pull-requests

@@ -145,6 +145,10 @@ fn line(line: &str) -> String {
     if let Some((field, path)) = marker(VALUE) {
         return format!("{field}{{{{ toJson .Values.{path} }}}}\n");
     }
+    if let Some(field) = line.strip_suffix(&format!(": {RELEASE_NAMESPACE}")) {
+        // A name such as 1e3 would be a number.
+        return format!("{field}: {{{{ .Release.Namespace | quote }}}}\n");
+    }
     line.replace(RELEASE_NAMESPACE, "{{ .Release.Namespace }}") + "\n"
 }
 
@@ -157,7 +161,7 @@ mod tests {
         let yaml = "namespace: template-release-namespace\n  tolerations: template-value-tolerations\n  affinity: template-optional-affinity\ntext: '{{x}}'\n";
         assert_eq!(
             template(yaml),
-            "namespace: {{ .Release.Namespace }}\n  tolerations: {{ toJson .Values.tolerations }}\n\
+            "namespace: {{ .Release.Namespace | quote }}\n  tolerations: {{ toJson .Values.tolerations }}\n\
              {{- with .Values.affinity }}\n  affinity: {{ toJson . }}\n{{- end }}\ntext: '{{ \"{{\" }}x}}'\n"
         );
     }

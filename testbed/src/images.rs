@@ -16,7 +16,7 @@ use std::process::Command;
 
 pub use builder::Builder;
 pub use context::Context;
-pub use rootfs::Rootfs;
+pub use rootfs::{Mirrors, Rootfs};
 
 /// Debian packages that building images takes.
 pub const PACKAGES: &[&str] = &["mmdebstrap", "buildah", "gcc", "libc6-dev"];

@@ -39,6 +39,9 @@ pub const PLATFORMS: [Platform; 2] = [
     },
 ];
 
+/// Files beside the program, in the order of their names.
+const LICENCES: [&str; 2] = ["LICENSE", "THIRD-PARTY-NOTICES"];
+
 /// An archive of one platform.
 #[derive(Debug)]
 pub struct Archive {
@@ -75,10 +78,9 @@ impl Platform {
         let content = tempfile::tempdir()?;
         let plugin = product::plugin();
         fs::copy(program, content.path().join(plugin.binary))?;
-        fs::copy(
-            product::repository().join("LICENSE"),
-            content.path().join("LICENSE"),
-        )?;
+        for file in LICENCES {
+            fs::copy(product::repository().join(file), content.path().join(file))?;
+        }
         let file = folder.join(name);
         let mut tar = Command::new("tar");
         tar.arg("-C")
@@ -94,7 +96,8 @@ impl Platform {
         ]);
         command::output(
             tar.arg(format!("--mtime=@{time}"))
-                .args(["LICENSE", plugin.binary]),
+                .args(LICENCES)
+                .arg(plugin.binary),
         )?;
         let sums = command::output(Command::new("sha256sum").arg(&file))?;
         let sha256 = sums.split_whitespace().next().unwrap_or_default().to_owned();

@@ -17,6 +17,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use testbed::images::Mirrors;
 use testbed::{command, tools};
 
 mod preflight;
@@ -32,8 +33,8 @@ pub struct Options {
     pub allow_dirty: bool,
     /// Makes arm64's images and plugin.
     pub arm64: bool,
-    /// Mirror of Debian with the packages of the images. `None`: those of the cache, for tests.
-    pub debian_mirror: Option<String>,
+    /// Mirrors of Debian with the packages of the images. `None`: those of the cache, for tests.
+    pub mirrors: Option<Mirrors>,
     /// The program `cargo-cyclonedx`.
     pub cyclonedx: PathBuf,
     /// Replacements in `project.yaml` and in all files that agree with it.
@@ -88,14 +89,18 @@ impl Maker {
         let new = project.with(&self.options.identity);
         if new != project {
             project::rewrite(&self.root, &project, &new)?;
-            say("identity: replaced in the checkout, commit it with the release");
+            ensure!(
+                self.options.is_trial(),
+                "the identity is replaced in the checkout: commit it and make the release again, so that its images name a commit that has it"
+            );
+            say("identity: replaced in the checkout");
         }
         let folder = self.options.out.join("images");
         let architectures = self.architectures();
         let build = release::Build {
             profile: self.options.profile,
             labels: &self.labels,
-            mirror: self.options.debian_mirror.as_deref(),
+            mirrors: self.options.mirrors.as_ref(),
             architectures: &architectures,
         };
         let images = build.product(&folder, say)?;

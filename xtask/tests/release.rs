@@ -87,7 +87,7 @@ impl Copy {
             profile: Profile::Dev,
             allow_dirty: false,
             arm64: images::is_long(),
-            debian_mirror: None,
+            mirrors: None,
             cyclonedx: PathBuf::from("cargo-cyclonedx"),
             identity: Overrides::default(),
         }

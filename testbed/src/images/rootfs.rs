@@ -40,8 +40,29 @@ pub struct Rootfs<'a> {
     pub architecture: &'a str,
     /// Shell commands that add files to `$1`; may be empty.
     pub hook: &'a str,
-    /// Fetches the current packages from this mirror. `None`: those of the cache, for tests.
-    pub mirror: Option<&'a str>,
+    /// Fetches the current packages from these mirrors. `None`: those of the cache, for tests.
+    pub mirrors: Option<&'a Mirrors>,
+}
+
+/// Mirrors of Debian.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirrors {
+    /// Of the archive, such as `http://deb.debian.org/debian`.
+    pub archive: String,
+    /// Of security updates, such as `http://deb.debian.org/debian-security`.
+    pub security: String,
+}
+
+impl Mirrors {
+    /// Lines for apt. Without those of updates an image would have the packages of the last point release.
+    fn sources(&self) -> [String; 3] {
+        let Self { archive, security } = self;
+        [
+            format!("deb {archive} {SUITE} main"),
+            format!("deb {archive} {SUITE}-updates main"),
+            format!("deb {security} {SUITE}-security main"),
+        ]
+    }
 }
 
 impl Rootfs<'_> {
@@ -49,7 +70,7 @@ impl Rootfs<'_> {
     pub fn archive(&self, builder: &Builder, say: &dyn Fn(&str)) -> Result<PathBuf> {
         let folder = builder.archives().join(format!("rootfs-{}", self.key()));
         let archive = folder.join("rootfs.tar");
-        if self.mirror.is_none() && archive.exists() {
+        if self.mirrors.is_none() && archive.exists() {
             return Ok(archive);
         }
         say(&format!(
@@ -70,7 +91,9 @@ impl Rootfs<'_> {
 
     fn key(&self) -> String {
         let mut hash = Sha256::new();
-        hash.update(format!("{SUITE} {EDITION} {self:?} {NEEDLESS:?}"));
+        hash.update(format!("{EDITION} {self:?}"));
+        // What is done with the packages is this file.
+        hash.update(include_str!("rootfs.rs"));
         tools::hex(&hash.finalize()[..6])
     }
 
@@ -86,7 +109,10 @@ impl Rootfs<'_> {
         if !self.hook.is_empty() {
             mmdebstrap.arg(format!("--customize-hook={}", self.hook));
         }
-        mmdebstrap.arg(SUITE).arg(root).args(self.mirror);
+        mmdebstrap.arg(SUITE).arg(root);
+        if let Some(mirrors) = self.mirrors {
+            mmdebstrap.args(mirrors.sources());
+        }
         command::output(&mut mmdebstrap)?;
         Ok(())
     }
@@ -119,4 +145,25 @@ fn pack(root: &Path, archive: &Path) -> Result<()> {
     ]);
     command::output(tar.arg("-C").arg(root).arg("-cf").arg(archive).arg("."))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn released_images_have_security_updates() {
+        let mirrors = Mirrors {
+            archive: "http://deb.debian.org/debian".to_owned(),
+            security: "http://deb.debian.org/debian-security".to_owned(),
+        };
+        assert_eq!(
+            mirrors.sources(),
+            [
+                "deb http://deb.debian.org/debian bookworm main",
+                "deb http://deb.debian.org/debian bookworm-updates main",
+                "deb http://deb.debian.org/debian-security bookworm-security main",
+            ]
+        );
+    }
 }

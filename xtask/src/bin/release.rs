@@ -4,6 +4,7 @@ use clap::Parser;
 use olm::project::Overrides;
 use semver::Version;
 use std::path::{Path, PathBuf};
+use testbed::images::Mirrors;
 use xtask::images::Profile;
 use xtask::release::{Maker, Options};
 
@@ -27,6 +28,9 @@ struct Args {
     /// Mirror of Debian for the packages in the images; one of a time, such as snapshot.debian.org, makes the images reproducible
     #[arg(long, default_value = "http://deb.debian.org/debian")]
     debian_mirror: String,
+    /// The same for security updates
+    #[arg(long, default_value = "http://deb.debian.org/debian-security")]
+    debian_security_mirror: String,
     /// Leave out arm64
     #[arg(long)]
     no_arm64: bool,
@@ -50,7 +54,10 @@ fn main() -> anyhow::Result<()> {
         },
         allow_dirty: args.allow_dirty,
         arm64: !args.no_arm64,
-        debian_mirror: Some(args.debian_mirror),
+        mirrors: Some(Mirrors {
+            archive: args.debian_mirror,
+            security: args.debian_security_mirror,
+        }),
         cyclonedx: args.cyclonedx,
         identity: args.identity,
     };

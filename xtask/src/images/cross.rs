@@ -2,7 +2,6 @@
 //!
 //! Writes: the machine's packages, and the libraries of rustup's toolchain.
 
-use super::product;
 use anyhow::{Context as _, Result};
 use std::path::Path;
 use std::process::Command;
@@ -51,7 +50,7 @@ impl Cross {
         let mut rustup = Command::new("rustup");
         rustup
             .args(["target", "add", self.target])
-            .current_dir(product::repository());
+            .current_dir(checkout());
         command::output(&mut rustup).with_context(|| {
             format!(
                 "install Rust's library manually: rustup target add {}",
@@ -64,7 +63,12 @@ impl Cross {
     fn has_library(&self) -> Result<bool> {
         let mut rustc = Command::new("rustc");
         rustc.args(["--print", "target-libdir", "--target", self.target]);
-        let folder = command::output(rustc.current_dir(product::repository()))?;
+        let folder = command::output(rustc.current_dir(checkout()))?;
         Ok(Path::new(folder.trim()).is_dir())
     }
+}
+
+/// The toolchain is that of rust-toolchain.toml.
+fn checkout() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }

@@ -5,7 +5,7 @@
 use super::policy::Image;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use testbed::command;
 
@@ -94,9 +94,14 @@ pub fn docker(archive: &Path, name: &str) -> Result<Image> {
 fn image(name: &str, config: &Value, archive: &str, layers: &[String]) -> Result<Image> {
     let labels = config["config"]["Labels"].as_object();
     let labels = labels.into_iter().flatten();
-    let mut files = BTreeMap::new();
+    let (mut files, mut links) = (BTreeMap::new(), BTreeSet::new());
     for layer in layers {
-        files.extend(files_of(archive, layer)?);
+        for (file, size, is_link) in files_of(archive, layer)? {
+            if is_link {
+                links.insert(file.clone());
+            }
+            files.insert(file, size);
+        }
     }
     Ok(Image {
         name: name.to_owned(),
@@ -106,11 +111,12 @@ fn image(name: &str, config: &Value, archive: &str, layers: &[String]) -> Result
         user: config["config"]["User"].as_str().unwrap_or_default().to_owned(),
         layers: layers.len(),
         files,
+        links,
     })
 }
 
-/// Files of a layer, and their sizes. `tar --verbose`: mode, owner, size, date, time, name, and of a link its target.
-fn files_of(archive: &str, layer: &str) -> Result<Vec<(String, u64)>> {
+/// Files of a layer, their sizes, and whether each is a symbolic link. `tar --verbose`: mode, owner, size, date, time, name, and of a link its target.
+fn files_of(archive: &str, layer: &str) -> Result<Vec<(String, u64, bool)>> {
     // From a file, so that tar finds out the compression. A layer that cannot be read must fail, not be empty.
     let list = "set -e; layer=$(mktemp); trap 'rm \"$layer\"' EXIT; tar -xOf \"$0\" \"$1\" >\"$layer\"; tar -tvf \"$layer\"";
     let listed = command::run("bash", &["-c", list, archive, layer])?;
@@ -119,11 +125,11 @@ fn files_of(archive: &str, layer: &str) -> Result<Vec<(String, u64)>> {
         let size = words.nth(2)?.parse().ok()?;
         let name = words.nth(2)?;
         let name = name.trim_start_matches("./").trim_end_matches('/');
-        Some((name.to_owned(), size))
+        Some((name.to_owned(), size, line.starts_with('l')))
     };
     Ok(listed
         .lines()
         .filter_map(file)
-        .filter(|(name, _)| !name.is_empty())
+        .filter(|(name, ..)| !name.is_empty())
         .collect())
 }

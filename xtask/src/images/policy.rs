@@ -20,8 +20,10 @@ pub struct Image {
     pub user: String,
     /// Number of layers.
     pub layers: usize,
-    /// Files with their sizes in bytes, without a leading slash.
+    /// Files with their sizes in bytes, without a leading slash; links and folders, too.
     pub files: BTreeMap<String, u64>,
+    /// Those that are symbolic links.
+    pub links: BTreeSet<String>,
 }
 
 /// Labels of `HasRequiredLabel`.
@@ -52,7 +54,14 @@ const MAX_LAYERS: usize = 40;
 /// Packages of `HasNoProhibitedPackages`, by their beginnings, as Debian and Red Hat name them.
 const PROHIBITED: [&str; 5] = ["kernel", "linux-image", "grub", "linux-firmware", "kpatch"];
 /// Shells, which only the tools need.
-const SHELLS: [&str; 4] = ["bin/sh", "bin/bash", "bin/dash", "usr/bin/bash"];
+const SHELLS: [&str; 6] = [
+    "bin/sh",
+    "bin/bash",
+    "bin/dash",
+    "usr/bin/sh",
+    "usr/bin/bash",
+    "usr/bin/dash",
+];
 
 impl Image {
     /// Returns what is wrong with it, a sentence each.
@@ -91,10 +100,10 @@ impl Image {
         }
         for package in self.package_names() {
             let copyright = format!("usr/share/doc/{package}/copyright");
-            // Binary packages of one source may share a folder, by a link.
-            let is_there = self.files.contains_key(&copyright)
-                || self.files.contains_key(&format!("usr/share/doc/{package}"));
-            if !is_there {
+            // Binary packages of one source may share a folder: its name is that of a link.
+            let folder = format!("usr/share/doc/{package}");
+            let is_there = |file: &String| self.files.contains_key(file);
+            if !is_there(&copyright) && !self.links.contains(&folder) {
                 found.push(format!("HasLicense: package {package} has no copyright file"));
             }
         }
@@ -193,6 +202,7 @@ mod tests {
             user: "65532:65532".to_owned(),
             layers: 3,
             files: files.map(|file| (file.to_owned(), MIB)).into(),
+            links: BTreeSet::new(),
         }
     }
 
@@ -213,6 +223,7 @@ mod tests {
     #[case::no_license(|image: &mut Image| _ = image.files.remove("licenses/LICENSE"), "HasLicense: /licenses/LICENSE")]
     #[case::empty_notices(|image: &mut Image| _ = image.files.insert("licenses/THIRD-PARTY-NOTICES".to_owned(), 0), "HasLicense: /licenses/THIRD")]
     #[case::no_copyright(|image: &mut Image| _ = image.files.remove("usr/share/doc/libc6/copyright"), "HasLicense: package libc6")]
+    #[case::folder_without_copyright(|image: &mut Image| { image.files.remove("usr/share/doc/libc6/copyright"); image.files.insert("usr/share/doc/libc6".to_owned(), 0); }, "HasLicense: package libc6")]
     #[case::no_summary(|image: &mut Image| _ = image.labels.remove("summary"), "HasRequiredLabel: label summary")]
     #[case::empty_release(|image: &mut Image| _ = image.labels.insert("release".to_owned(), String::new()), "HasRequiredLabel: label release")]
     #[case::no_revision(|image: &mut Image| _ = image.labels.remove("org.opencontainers.image.revision"), "revision is missing")]

@@ -5,7 +5,7 @@ use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
-use testbed::images::{Builder, Context, Image, PACKAGES, Rootfs};
+use testbed::images::{Builder, Context, Image, Mirrors, PACKAGES, Rootfs};
 use testbed::{command, debian};
 
 /// An image and the program in it.
@@ -121,13 +121,13 @@ fn image(
 }
 
 impl Product {
-    /// Packages for the image; with a mirror, its current ones.
-    pub(super) fn rootfs<'a>(&self, architecture: &'a str, mirror: Option<&'a str>) -> Rootfs<'a> {
+    /// Packages for the image; with mirrors, their current ones.
+    pub(super) fn rootfs<'a>(&self, architecture: &'a str, mirrors: Option<&'a Mirrors>) -> Rootfs<'a> {
         Rootfs {
             packages: self.packages,
             architecture,
             hook: self.hook,
-            mirror,
+            mirrors,
         }
     }
 }

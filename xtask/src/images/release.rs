@@ -8,7 +8,7 @@ use anyhow::Result;
 use chrono::{DateTime, Utc};
 use std::path::{Path, PathBuf};
 use testbed::debian;
-use testbed::images::{Builder, Context, PACKAGES};
+use testbed::images::{Builder, Context, Mirrors, PACKAGES};
 
 /// Labels of a release's images.
 #[derive(Clone, Debug)]
@@ -39,8 +39,8 @@ pub struct Build<'a> {
     pub profile: Profile,
     /// Labels of the images.
     pub labels: &'a Labels,
-    /// Mirror of Debian with the current packages; `None`: those of the cache.
-    pub mirror: Option<&'a str>,
+    /// Mirrors of Debian with the current packages; `None`: those of the cache.
+    pub mirrors: Option<&'a Mirrors>,
     /// Go's names of the architectures: `amd64`, `arm64`.
     pub architectures: &'a [String],
 }
@@ -88,7 +88,7 @@ impl Build<'_> {
         let name = tag(product.image, version);
         let mut images = Vec::new();
         for (architecture, folder) in binaries {
-            let rootfs = product.rootfs(architecture, self.mirror).archive(builder, say)?;
+            let rootfs = product.rootfs(architecture, self.mirrors).archive(builder, say)?;
             let context = product::context(&folder.join(product.binary), &rootfs)?;
             let image = format!("{name}-{architecture}");
             let at = (*architecture, *created);

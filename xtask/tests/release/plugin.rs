@@ -37,7 +37,9 @@ pub(crate) fn is_static(out: &Path) -> Result<()> {
     );
     let version = command::output(Command::new(&program).arg("--version"))?;
     ensure!(version.contains(VERSION), "{version}");
-    ensure!(folder.join("LICENSE").is_file(), "krew's index wants a licence");
+    for file in ["LICENSE", "THIRD-PARTY-NOTICES"] {
+        ensure!(folder.join(file).is_file(), "{file} is missing");
+    }
     Ok(())
 }
 
