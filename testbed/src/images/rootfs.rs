@@ -38,7 +38,7 @@ pub struct Rootfs<'a> {
     pub packages: &'a [&'a str],
     /// Debian's name of the architecture, which is Go's: `amd64`, `arm64`.
     pub architecture: &'a str,
-    /// Shell commands that add files to `$1`; may be empty.
+    /// Shell commands that add files to the folder `$1`; may be empty.
     pub hook: &'a str,
     /// Fetches the current packages from these mirrors. `None`: those of the cache, for tests.
     pub mirrors: Option<&'a Mirrors>,
@@ -83,10 +83,21 @@ impl Rootfs<'_> {
         let root = scratch.path().join("root");
         self.unpack(&root)?;
         prune(&root)?;
+        self.complete(&root)?;
         let partial = scratch.path().join("partial.tar");
         pack(&root, &partial)?;
         fs::rename(partial, &archive)?;
         Ok(archive)
+    }
+
+    /// Adds what a script of a package would, and the files of the image. Runtimes name paths below /var/run.
+    fn complete(&self, root: &Path) -> Result<()> {
+        let script = format!(
+            "set -e; set -- \"$0\"; mkdir -p \"$1/run\" \"$1/var\"; mkdir -p -m 1777 \"$1/tmp\"; rm -rf \"$1/var/run\"; ln -s /run \"$1/var/run\"\n{}",
+            self.hook
+        );
+        command::run("bash", &["-c", &script, &root.display().to_string()])?;
+        Ok(())
     }
 
     fn key(&self) -> String {
@@ -106,9 +117,6 @@ impl Rootfs<'_> {
         mmdebstrap.arg(format!("--architectures={}", self.architecture));
         mmdebstrap.arg(format!("--include={}", self.packages.join(",")));
         mmdebstrap.arg(format!("--extract-hook={list}"));
-        if !self.hook.is_empty() {
-            mmdebstrap.arg(format!("--customize-hook={}", self.hook));
-        }
         mmdebstrap.arg(SUITE).arg(root);
         if let Some(mirrors) = self.mirrors {
             mmdebstrap.args(mirrors.sources());

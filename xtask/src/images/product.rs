@@ -58,7 +58,7 @@ pub(crate) const PRODUCTS: [Product; 4] = [
         package: "cli",
         binary: "kubectl-multus_service",
         // `oc adm must-gather` starts /usr/bin/gather by bash and copies the report by tar.
-        packages: &["libc6", "libgcc-s1", "bash", "dash", "coreutils", "tar"],
+        packages: &["libc6", "libgcc-s1", "bash", "coreutils", "tar"],
         hook: "ln -s kubectl-multus_service \"$1/usr/bin/gather\" && mkdir --mode=1777 \"$1/must-gather\"",
     },
 ];
