@@ -10,7 +10,7 @@ mod read;
 mod read_error;
 mod scope;
 
-pub use applied::{Applied, PodRules, applied, node_of, pod_rules};
+pub use applied::{Applied, PodRules, applied, node_of, phase_of, pod_rules};
 pub use collect::{cluster, explain, for_trace};
 pub use installation::{Installation, Workload, installation};
 pub use read::Reader;

@@ -5,11 +5,13 @@ use api::ObjectName;
 use clap::Parser as _;
 use cli::args::{Cli, Color, Command, Global, Named, Output};
 use cli::connectivity::{self, client, server};
+use cli::explain::Explanation;
 use cli::facts::{Reader, explain, for_trace, installation, pod_rules};
 use cli::must_gather::{self, Folder, gather};
 use cli::progress::Progress;
 use cli::render::{Outcome, Report};
 use cli::situations::Cause;
+use cli::trace::Trace;
 use cli::{check, completion, connect, status, trace};
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -67,24 +69,14 @@ async fn run(command: Command, global: &Global) -> anyhow::Result<Outcome> {
             let (service, from) = (key(&service), from.as_ref().map(key));
             let read = || explain(&reader, &service, from.as_ref());
             let explained = async || cli::explain::explain(&read().await, &service);
-            let mut explanation = reading(explained()).await;
-            if explanation.cause() == Some(Cause::RulesDiffer) {
-                // The slices are read before the rules: a change between the two is no difference.
-                sleep(PAUSE).await;
-                explanation = reading(explained()).await;
-            }
-            show(&explanation, global)
+            let differs = |explanation: &Explanation| explanation.cause() == Some(Cause::RulesDiffer);
+            show(&compared(explained, differs).await, global)
         }
         Command::Trace { pod, destination } => {
             let pod = key(&pod);
             let read = || for_trace(&reader, &pod, destination.namespace(&pod.namespace));
             let traced = async || trace::trace(&read().await, &pod, &destination);
-            let mut answer = reading(traced()).await;
-            if answer.differs() {
-                sleep(PAUSE).await;
-                answer = reading(traced()).await;
-            }
-            show(&answer, global)
+            show(&compared(traced, Trace::differs).await, global)
         }
         Command::Rules { pod } => show(&reading(pod_rules(&reader, &key(&pod))).await, global),
         Command::Status => {
@@ -183,6 +175,17 @@ async fn checked(reader: &Reader, namespace: &str, wait: Option<Duration>) -> ch
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Reads, and once more if the rules in force differ from the plan: slices are read before the rules, and a change between the two is no
+/// difference.
+async fn compared<T>(read: impl AsyncFn() -> T, differs: impl Fn(&T) -> bool) -> T {
+    let first = reading(read()).await;
+    if !differs(&first) {
+        return first;
+    }
+    sleep(PAUSE).await;
+    reading(read()).await
 }
 
 /// Shows on a terminal that the program reads, which may take seconds in a large cluster.

@@ -1,7 +1,7 @@
 //! Writes of a test: a namespace and its objects. The only module of this program that writes to the API server.
 
 use super::PAUSE;
-use super::objects::{LABELS, Objects, is_name};
+use super::objects::{Objects, is_name, labels};
 use crate::facts::{Read, ReadError, Reader, right};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview};
@@ -43,8 +43,7 @@ pub(super) async fn wait_for_service_account(reader: &Reader, namespace: &str, e
 /// Creates the copy of the network.
 pub(super) async fn create_network(reader: &Reader, copy: &DynamicObject) -> Read<()> {
     let namespace = copy.namespace();
-    let (api, mut right) = reader.networks(namespace.as_deref());
-    right.verb = "create";
+    let (api, right) = reader.networks("create", namespace.as_deref());
     let parameters = PostParams::default();
     let create = Box::pin(api.create(&parameters, copy));
     reader.bounded(right, create).await?;
@@ -134,7 +133,7 @@ async fn delete(reader: &Reader, api: &Api<Namespace>, name: &str) -> Read<()> {
 
 /// Names of the namespaces of tests that are older than `age`.
 pub(super) async fn old_namespaces(reader: &Reader, age: Duration) -> Read<Vec<String>> {
-    let found = reader.list_all::<Namespace>(LABELS).await?;
+    let found = reader.list_all::<Namespace>(&labels()).await?;
     let now = jiff::Timestamp::now();
     let is_old = |namespace: &&Namespace| {
         let created = namespace.metadata.creation_timestamp.as_ref();

@@ -14,7 +14,9 @@ use std::net::IpAddr;
 /// Annotation of a pod: the networks that Multus attaches it to.
 const NETWORKS_ANNOTATION: &str = "k8s.v1.cni.cncf.io/networks";
 /// Label of a namespace of this program, for the cleanup after a killed run.
-pub(super) const LABEL: &str = "multusservice.cni.cncf.io/connectivity-test";
+const LABEL: &str = "multusservice.cni.cncf.io/connectivity-test";
+const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+const MANAGED_BY: &str = "kubectl-multus_service";
 /// Beginning of the names of such namespaces.
 const PREFIX: &str = "multus-service-test-";
 /// The Service with servers.
@@ -61,9 +63,10 @@ pub(super) fn client_name(number: usize) -> String {
     format!("client-{number}")
 }
 
-/// Selector of the namespaces of this program.
-pub(super) const LABELS: &str =
-    "multusservice.cni.cncf.io/connectivity-test=true,app.kubernetes.io/managed-by=kubectl-multus_service";
+/// Returns the selector of the namespaces of this program.
+pub(super) fn labels() -> String {
+    format!("{LABEL}=true,{MANAGED_BY_LABEL}={MANAGED_BY}")
+}
 
 /// Whether a namespace has a name of this program.
 pub(super) fn is_name(name: &str) -> bool {
@@ -81,7 +84,7 @@ impl Objects {
             "name": self.namespace,
             "labels": {
                 LABEL: "true",
-                "app.kubernetes.io/managed-by": "kubectl-multus_service",
+                MANAGED_BY_LABEL: MANAGED_BY,
                 "pod-security.kubernetes.io/enforce": "restricted",
             },
             // OpenShift's default node selector would keep clients from nodes.

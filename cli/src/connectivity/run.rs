@@ -44,16 +44,14 @@ pub async fn test(
         is_interrupted: false,
     };
     for (name, network) in networks {
-        let network = match network {
-            Ok(Some(network)) => network,
-            Ok(None) => {
-                let failed = NetworkResult::failed("the network-attachment-definition does not exist");
-                connectivity.networks.push(failed.named(&name));
-                continue;
-            }
-            Err(error) => {
-                let failed = NetworkResult::failed(error.to_string());
-                connectivity.networks.push(failed.named(&name));
+        let network = network.map_err(|error| error.to_string());
+        let missing = || "the network-attachment-definition does not exist".to_owned();
+        let network = match network.and_then(|network| network.ok_or_else(missing)) {
+            Ok(network) => network,
+            Err(problem) => {
+                connectivity
+                    .networks
+                    .push(NetworkResult::failed(problem).named(&name));
                 continue;
             }
         };

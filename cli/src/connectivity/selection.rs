@@ -32,7 +32,7 @@ pub(super) async fn networks(
     named: &[ObjectName],
 ) -> Result<Vec<(ObjectName, Read<Option<DynamicObject>>)>, Error> {
     if named.is_empty() {
-        let (api, right) = reader.networks(Some(namespace));
+        let (api, right) = reader.networks("list", Some(namespace));
         let found = reader.list_from(&api, right, "").await?;
         if found.is_empty() {
             return Err(Error::NoNetworks(namespace.to_owned()));
@@ -45,8 +45,7 @@ pub(super) async fn networks(
     }
     let mut networks = Vec::new();
     for name in named {
-        let (api, mut right) = reader.networks(Some(&name.namespace));
-        right.verb = "get";
+        let (api, right) = reader.networks("get", Some(&name.namespace));
         let read = reader.get_from(&api, right, &name.name).await;
         networks.push((name.clone(), read));
     }

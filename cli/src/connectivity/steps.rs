@@ -6,7 +6,7 @@ use super::objects::{
 use super::result::{CheckResult, NetworkResult, NodeResult};
 use super::{END, PAUSE, SERVERS, cluster, endpoints};
 use crate::explain::{explain, pod_condition, why_not_ready};
-use crate::facts::{self, Read, Reader, node_of};
+use crate::facts::{self, Read, Reader, node_of, phase_of};
 use crate::progress::Progress;
 use api::ObjectName;
 use api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
@@ -222,16 +222,12 @@ impl Steps<'_> {
     }
 }
 
-fn phase(pod: &Pod) -> Option<&str> {
-    pod.status.as_ref()?.phase.as_deref()
-}
-
 fn is_running(pod: &Pod) -> bool {
-    phase(pod) == Some("Running")
+    phase_of(pod) == Some("Running")
 }
 
 fn has_ended(pod: &Pod) -> bool {
-    matches!(phase(pod), Some("Succeeded" | "Failed"))
+    matches!(phase_of(pod), Some("Succeeded" | "Failed"))
 }
 
 /// Without control characters, which a terminal would obey.

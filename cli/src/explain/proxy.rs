@@ -4,7 +4,7 @@
 
 use super::case::Case;
 use crate::chain::{Link, Topic};
-use crate::facts::node_of;
+use crate::facts::{node_of, phase_of};
 use crate::situations::{Cause, Values};
 use api::names::RULES_APPLIED_CONDITION;
 use api::rules_applied::{self, Reason};
@@ -70,7 +70,7 @@ pub fn why_not_ready(pod: &Pod, ready: Option<&PodCondition>) -> String {
         .iter()
         .flat_map(|status| status.container_statuses.iter().flatten());
     let mut waiting = statuses.filter_map(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
-    let phase = || Some(format!("phase {}", pod.status.as_ref()?.phase.as_ref()?));
+    let phase = || Some(format!("phase {}", phase_of(pod)?));
     let of_condition = || ready?.message.clone().or_else(|| ready?.reason.clone());
     waiting
         .next_back()

@@ -206,12 +206,12 @@ impl Reader {
         }
     }
 
-    /// Returns the API of network-attachment-definitions of one namespace or of all.
-    pub fn networks(&self, namespace: Option<&str>) -> (Api<DynamicObject>, Right) {
+    /// Returns the API of network-attachment-definitions of one namespace or of all, and the permission to use it by `verb`.
+    pub fn networks(&self, verb: &'static str, namespace: Option<&str>) -> (Api<DynamicObject>, Right) {
         let kind = GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition");
         let resource = ApiResource::from_gvk_with_plural(&kind, "network-attachment-definitions");
         let right = Right {
-            verb: "list",
+            verb,
             resource: "network-attachment-definitions.k8s.cni.cncf.io".to_owned(),
             namespace: namespace.map(str::to_owned),
         };

@@ -49,7 +49,7 @@ pub async fn all_pods(reader: &Reader, namespaces: &[String]) -> (Read<Vec<Pod>>
 
 /// Lists network-attachment-definitions of all namespaces, or of those that may be read.
 pub async fn all_networks(reader: &Reader, namespaces: &[String]) -> Read<Networks> {
-    let (api, right) = reader.networks(None);
+    let (api, right) = reader.networks("list", None);
     match reader.list_from(&api, right, "").await {
         Ok(found) => {
             return Ok(Networks {
@@ -69,7 +69,7 @@ pub async fn all_networks(reader: &Reader, namespaces: &[String]) -> Read<Networ
     };
     let mut first_lack = None;
     for namespace in namespaces {
-        let (api, right) = reader.networks(Some(namespace));
+        let (api, right) = reader.networks("list", Some(namespace));
         match reader.list_from(&api, right, "").await {
             Ok(found) => {
                 networks.found.extend(

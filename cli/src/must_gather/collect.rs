@@ -7,7 +7,7 @@ use super::lists::write_list;
 use super::logs::{Options, write_logs};
 use super::pod_rules::write_rules;
 use super::{Error, Folder, Gathered};
-use crate::facts::{self, Cluster, Installation, Known as _, ReadError, Reader};
+use crate::facts::{self, Cluster, Installation, Known as _, ReadError, Reader, phase_of};
 use crate::render::{Report as _, plain};
 use crate::{check, status};
 use api::names::{NETWORK_STATUS_ANNOTATION, OPERATOR};
@@ -68,8 +68,7 @@ fn namespace_of_operands(facts: &Installation) -> String {
 
 /// A pod that has ended or is about to be deleted has no rules.
 fn has_sandbox(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+    pod.metadata.deletion_timestamp.is_none() && !matches!(phase_of(pod), Some("Succeeded" | "Failed"))
 }
 
 /// Pods with networks, without what the rules do not need: there may be many.

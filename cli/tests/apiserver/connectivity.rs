@@ -1,7 +1,6 @@
 //! `connectivity-test` where no pod can run: what it reports, and that it leaves nothing.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,32 +13,23 @@ use serde_json::json;
 use testbed::apiserver::{Apiserver, Options};
 use testbed::wait;
 
-use crate::bed::{Scene, config, define_networks, node, operands, proxy};
+use crate::bed::{SOON, Scene, config, define_networks, node, operands, proxy};
+use crate::program::Program;
 
-const SOON: Duration = Duration::from_mins(1);
 const LABEL: &str = "multusservice.cni.cncf.io/connectivity-test";
 
-struct Program {
-    kubeconfig: PathBuf,
-    namespace: String,
+fn start(program: &Program, arguments: &[&str]) -> Result<Child> {
+    let mut command = program.command(&["connectivity-test"]);
+    command
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Ok(command.spawn()?)
 }
 
-impl Program {
-    fn start(&self, arguments: &[&str]) -> Result<Child> {
-        Ok(Command::new(env!("CARGO_BIN_EXE_kubectl-multus_service"))
-            .arg("connectivity-test")
-            .args(["-n", &self.namespace, "--kubeconfig"])
-            .arg(&self.kubeconfig)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?)
-    }
-
-    /// Runs it to its end: exit code, and both outputs.
-    fn run(&self, arguments: &[&str]) -> Result<(Option<i32>, String)> {
-        ended(self.start(arguments)?)
-    }
+/// Runs it to its end: exit code, and both outputs.
+fn run(program: &Program, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+    ended(start(program, arguments)?)
 }
 
 fn ended(program: Child) -> Result<(Option<i32>, String)> {
@@ -94,18 +84,18 @@ async fn a_test_that_fails_or_is_ended_deletes_its_namespace() -> Result<()> {
         namespace: scene.namespace.clone(),
     };
 
-    let (code, text) = program.run(&[])?;
+    let (code, text) = run(&program, &[])?;
     ensure!(code == Some(2) && text.contains("has no network-attachment-definitions"));
     scene.network("testnet1").await?;
-    let (code, text) = program.run(&["--as=stranger"])?;
+    let (code, text) = run(&program, &["--as=stranger"])?;
     ensure!(code == Some(2) && text.contains("no permission to"), "{text}");
-    let (code, text) = program.run(&["--node=node-9"])?;
+    let (code, text) = run(&program, &["--node=node-9"])?;
     ensure!(code == Some(2) && text.contains("node node-9 does not exist"));
-    let (code, text) = program.run(&["other", "--timeout=2s"])?;
+    let (code, text) = run(&program, &["other", "--timeout=2s"])?;
     ensure!(code == Some(1) && text.contains("the network-attachment-definition does not exist"));
 
     // No kubelet runs here.
-    let (code, text) = program.run(&["--timeout=3s"])?;
+    let (code, text) = run(&program, &["--timeout=3s"])?;
     ensure!(
         code == Some(1) && text.contains("server-1 does not start"),
         "{code:?} {text}"
@@ -113,7 +103,7 @@ async fn a_test_that_fails_or_is_ended_deletes_its_namespace() -> Result<()> {
     ensure!(namespaces(&client).await? == 0, "a namespace is left");
 
     for by in [Signal::SIGINT, Signal::SIGTERM] {
-        let running = program.start(&["--timeout=5m"])?;
+        let running = start(&program, &["--timeout=5m"])?;
         servers_exist(&client).await?;
         signal(&running, by)?;
         let (code, text) = ended(running)?;
@@ -124,7 +114,7 @@ async fn a_test_that_fails_or_is_ended_deletes_its_namespace() -> Result<()> {
         ensure!(namespaces(&client).await? == 0, "{by}: a namespace is left");
     }
 
-    let mut running = program.start(&["--timeout=5m"])?;
+    let mut running = start(&program, &["--timeout=5m"])?;
     servers_exist(&client).await?;
     signal(&running, Signal::SIGKILL)?;
     running.wait().context("the killed test")?;
@@ -132,14 +122,14 @@ async fn a_test_that_fails_or_is_ended_deletes_its_namespace() -> Result<()> {
         namespaces(&client).await? == 1,
         "a killed test can delete nothing"
     );
-    let (code, text) = program.run(&["--cleanup"])?;
+    let (code, text) = run(&program, &["--cleanup"])?;
     ensure!(
         code == Some(0) && !text.contains("deleted"),
         "a young one may be in use: {text}"
     );
     // Times of creation are whole seconds.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let (code, text) = program.run(&["--cleanup", "--older-than=1s"])?;
+    let (code, text) = run(&program, &["--cleanup", "--older-than=1s"])?;
     ensure!(code == Some(0) && text.contains(" deleted"), "{text}");
     ensure!(namespaces(&client).await? == 0, "a namespace is left");
     Ok(())

@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 
 use crate::bed::{Scene, shared};
 
-struct Program {
-    kubeconfig: PathBuf,
-    namespace: String,
+/// The program with the rights of an administrator, in a namespace.
+pub(crate) struct Program {
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) namespace: String,
 }
 
 impl Program {
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-multus_service"));
         command
             .arg("--kubeconfig")
