@@ -22,6 +22,15 @@ pub fn output(command: &mut Command) -> Result<String> {
     checked(command, &output)
 }
 
+/// tar with options by which equal files give equal archives: they are of one `time` (seconds since 1970) and of root, in the order of their
+/// names.
+pub fn reproducible_tar(time: i64) -> Command {
+    let mut tar = Command::new("tar");
+    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
+    tar.arg(format!("--mtime=@{time}"));
+    tar
+}
+
 /// [`run`] with `input` as standard input.
 pub fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
     let mut child = command

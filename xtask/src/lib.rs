@@ -7,3 +7,10 @@
 pub mod images;
 pub mod plugin;
 pub mod release;
+
+use std::path::Path;
+
+/// The checkout that this program is compiled from.
+pub(crate) fn checkout() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}

@@ -2,6 +2,7 @@
 //!
 //! Writes: `plugin/` of a release.
 
+use crate::checkout;
 use crate::images::cross::{Cross, STATIC_AMD64, STATIC_ARM64};
 use crate::images::{Profile, product};
 use anyhow::Result;
@@ -79,26 +80,14 @@ impl Platform {
         let plugin = product::plugin();
         fs::copy(program, content.path().join(plugin.binary))?;
         for file in LICENCES {
-            fs::copy(product::repository().join(file), content.path().join(file))?;
+            fs::copy(checkout().join(file), content.path().join(file))?;
         }
         let file = folder.join(name);
-        let mut tar = Command::new("tar");
-        tar.arg("-C")
-            .arg(content.path())
-            .args(["-I", "gzip -n", "-cf"])
+        let mut tar = command::reproducible_tar(time);
+        tar.arg("-C").arg(content.path());
+        tar.args(["-I", "gzip -n", "--mode=a+rX,u+w,go-w", "-cf"])
             .arg(&file);
-        tar.args([
-            "--sort=name",
-            "--owner=0",
-            "--group=0",
-            "--numeric-owner",
-            "--mode=a+rX,u+w,go-w",
-        ]);
-        command::output(
-            tar.arg(format!("--mtime=@{time}"))
-                .args(LICENCES)
-                .arg(plugin.binary),
-        )?;
+        command::output(tar.args(LICENCES).arg(plugin.binary))?;
         let sums = command::output(Command::new("sha256sum").arg(&file))?;
         let sha256 = sums.split_whitespace().next().unwrap_or_default().to_owned();
         Ok(Archive {

@@ -5,7 +5,7 @@
 
 use crate::images::release::{self, Archived, Labels};
 use crate::images::{Profile, product};
-use crate::plugin;
+use crate::{checkout, plugin};
 use anyhow::{Context as _, Result, ensure};
 use olm::Platform;
 use olm::community::PullRequest;
@@ -129,7 +129,7 @@ impl Maker {
         self.bundle_archive()?;
         self.install_yaml(&bundle)?;
         say("install.yaml, bundle, catalog, pull request to community-operators-prod: written");
-        self.plugin(say)?;
+        self.plugin(&new, say)?;
         self.sboms()?;
         say("SBOMs: written");
         self.checksums()
@@ -141,17 +141,11 @@ impl Maker {
         made.map(|(name, _)| name.to_owned()).collect()
     }
 
-    fn file(&self, name: &str) -> String {
-        self.options.out.join(name).display().to_string()
-    }
-
     /// Equal bundles give equal archives.
     fn bundle_archive(&self) -> Result<()> {
-        let (root, time) = (self.root.display().to_string(), self.labels.created.timestamp());
-        let mut tar = Command::new("tar");
-        tar.args(["-C", &root, "-I", "gzip -n", "-cf", &self.file("bundle.tar.gz")]);
-        tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
-        command::output(tar.arg(format!("--mtime=@{time}")).arg("bundle"))?;
+        let mut tar = command::reproducible_tar(self.labels.created.timestamp());
+        tar.arg("-C").arg(&self.root).args(["-I", "gzip -n", "-cf"]);
+        command::output(tar.arg(self.options.out.join("bundle.tar.gz")).arg("bundle"))?;
         Ok(())
     }
 
@@ -197,7 +191,7 @@ impl Maker {
     }
 
     /// The kubectl plugin of each platform, and the manifest of krew.
-    fn plugin(&self, say: &dyn Fn(&str)) -> Result<()> {
+    fn plugin(&self, project: &Project, say: &dyn Fn(&str)) -> Result<()> {
         let folder = self.options.out.join("plugin");
         fs::create_dir_all(&folder)?;
         let mut archives = Vec::new();
@@ -209,9 +203,9 @@ impl Maker {
             let time = self.labels.created.timestamp();
             archives.push(platform.archive(&program, &self.labels.version, time, &folder)?);
         }
-        let repository = Project::read(&self.root)?.repository;
+        let repository = &project.repository;
         let url = format!("{repository}/releases/download/v{}", self.version);
-        let manifest = plugin::manifest(&self.labels.version, &repository, &url, &archives);
+        let manifest = plugin::manifest(&self.labels.version, repository, &url, &archives);
         let file = folder.join(format!("{}.yaml", plugin::NAME));
         fs::write(file, serde_saphyr::to_string(&manifest)?)?;
         Ok(())
@@ -293,7 +287,7 @@ pub fn check(root: &Path) -> Result<()> {
     cargo
         .args(["--", "committed_"])
         .env("MULTUS_SERVICE_CHECKOUT", root.canonicalize()?);
-    let output = cargo.current_dir(product::repository()).output()?;
+    let output = cargo.current_dir(checkout()).output()?;
     ensure!(
         output.status.success(),
         "a reviewer would reject bundle or catalog:\n{}{}",

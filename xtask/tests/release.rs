@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 use testbed::{command, wait};
-use xtask::images::Profile;
+use xtask::images::{Profile, inspect};
 use xtask::release::{Maker, Options};
 
 #[path = "release/images.rs"]
@@ -211,37 +211,14 @@ fn the_binaries_know_the_commit(copy: &Copy, out: &Path) -> Result<()> {
     let revision = copy.git(&["rev-parse", "HEAD"])?;
     let scratch = tempfile::tempdir()?;
     for name in ["operator", "controller", "proxy"] {
-        let binary = binary_of(out, name, scratch.path())?;
-        let line = started(&binary, scratch.path())?;
+        let archive = out.join(format!("images/{name}.oci.tar"));
+        let binary = format!("usr/bin/multus-service-{name}");
+        inspect::extract(&archive, "amd64", &binary, scratch.path())?;
+        let line = started(&scratch.path().join(binary), scratch.path())?;
         let commit = format!("commit=\"{}\"", revision.trim());
         ensure!(line.contains(&commit), "{name}: {line}");
     }
     Ok(())
-}
-
-/// Unpacks the binary of an image: its last layer.
-fn binary_of(out: &Path, name: &str, scratch: &Path) -> Result<PathBuf> {
-    let archive = out.join(format!("images/{name}.oci.tar")).display().to_string();
-    let json = |file: &str| -> Result<Value> {
-        Ok(serde_json::from_str(&command::run(
-            "tar",
-            &["-xOf", &archive, file],
-        )?)?)
-    };
-    let blob = |object: &Value, pointer: &str| text(object, pointer).replacen("sha256:", "blobs/sha256/", 1);
-    let index = json(&blob(&json("index.json")?, "/manifests/0/digest"))?;
-    let manifest = json(&blob(&index, "/manifests/0/digest"))?;
-    let last = items(&manifest, "/layers")
-        .last()
-        .context("an image without layers")?;
-    let layer = blob(last, "/digest");
-    command::output(
-        Command::new("tar")
-            .args(["-xf", &archive, &layer])
-            .current_dir(scratch),
-    )?;
-    command::output(Command::new("tar").args(["-xf", &layer]).current_dir(scratch))?;
-    Ok(scratch.join(format!("usr/bin/multus-service-{name}")))
 }
 
 /// Starts a binary without a cluster; its line `Started`.

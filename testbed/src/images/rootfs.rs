@@ -141,16 +141,8 @@ fn prune(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Times and owners are the same in every archive.
 fn pack(root: &Path, archive: &Path) -> Result<()> {
-    let mut tar = Command::new("tar");
-    tar.args([
-        "--sort=name",
-        "--owner=0",
-        "--group=0",
-        "--numeric-owner",
-        "--mtime=@0",
-    ]);
+    let mut tar = command::reproducible_tar(0);
     command::output(tar.arg("-C").arg(root).arg("-cf").arg(archive).arg("."))?;
     Ok(())
 }

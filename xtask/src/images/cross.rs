@@ -2,6 +2,7 @@
 //!
 //! Writes: the machine's packages, and the libraries of rustup's toolchain.
 
+use crate::checkout;
 use anyhow::{Context as _, Result};
 use std::path::Path;
 use std::process::Command;
@@ -66,9 +67,4 @@ impl Cross {
         let folder = command::output(rustc.current_dir(checkout()))?;
         Ok(Path::new(folder.trim()).is_dir())
     }
-}
-
-/// The toolchain is that of rust-toolchain.toml.
-fn checkout() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }

@@ -1,6 +1,7 @@
 //! The images this project ships, built by its own `Containerfile`.
 
 use super::cross::Cross;
+use crate::checkout;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -134,7 +135,7 @@ impl Product {
 
 /// The recipe and everything that it copies.
 pub(super) fn context(binary: &Path, rootfs: &Path) -> Result<Context> {
-    let of_repository = |name: &str| repository().join(name);
+    let of_repository = |name: &str| checkout().join(name);
     Context::new()?
         .with(&of_repository("Containerfile"))?
         .with(&of_repository("LICENSE"))?
@@ -220,7 +221,7 @@ fn build(mut cargo: Command, profile: Profile, cross: Option<&Cross>) -> Result<
         );
         folder.push(target);
     }
-    command::output(cargo.current_dir(repository()).stdin(Stdio::null()))?;
+    command::output(cargo.current_dir(checkout()).stdin(Stdio::null()))?;
     Ok(folder.join(match profile {
         Profile::Dev => "debug",
         Profile::Release => "release",
@@ -244,10 +245,5 @@ pub(crate) fn cargo() -> Command {
 }
 
 fn target_directory() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
-}
-
-/// The checkout that this program is compiled from.
-pub(crate) fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from)
 }

@@ -1,9 +1,10 @@
 //! The images of a release: each an index of its architectures, and what certification wants.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
 use testbed::command;
 use xtask::images::inspect;
+use xtask::images::policy::Image;
 
 /// Returns true in `make nightly`. arm64 is another compilation of everything.
 pub(crate) fn is_long() -> bool {
@@ -16,7 +17,12 @@ pub(crate) fn follow_the_policy(out: &Path) -> Result<()> {
     } else {
         &["amd64"]
     };
-    for name in ["operator", "controller", "proxy", "tools"] {
+    for (name, program) in [
+        ("operator", "multus-service-operator"),
+        ("controller", "multus-service-controller"),
+        ("proxy", "multus-service-proxy"),
+        ("tools", "kubectl-multus_service"),
+    ] {
         let archive = out.join(format!("images/{name}.oci.tar"));
         let images = inspect::oci(&archive, name)?;
         let architectures: Vec<&str> = images.iter().map(|(name, _)| name.as_str()).collect();
@@ -34,45 +40,31 @@ pub(crate) fn follow_the_policy(out: &Path) -> Result<()> {
                 image.files.contains_key(loader),
                 "{name} {architecture} lacks {loader}"
             );
+            let program = format!("usr/bin/{program}");
+            is_complete(&archive, architecture, image, &program)
+                .with_context(|| format!("image {name} for {architecture}"))?;
         }
     }
-    programs_are_complete(out)
+    Ok(())
 }
 
-/// Every library that the program of an image names is in the image: `readelf`, because a program of arm64 cannot run here.
-fn programs_are_complete(out: &Path) -> Result<()> {
-    for (name, program) in [
-        ("operator", "multus-service-operator"),
-        ("controller", "multus-service-controller"),
-        ("proxy", "multus-service-proxy"),
-        ("tools", "kubectl-multus_service"),
-    ] {
-        let archive = out.join(format!("images/{name}.oci.tar"));
-        for (architecture, image) in inspect::oci(&archive, name)? {
-            let scratch = tempfile::tempdir()?;
-            inspect::extract(
-                &archive,
-                &architecture,
-                &format!("usr/bin/{program}"),
-                scratch.path(),
-            )?;
-            let file = scratch.path().join("usr/bin").join(program).display().to_string();
-            let dynamic = command::run("readelf", &["--dynamic", "--wide", &file])?;
-            let needed = dynamic.lines().filter(|line| line.contains("(NEEDED)"));
-            let libraries = needed.filter_map(|line| line.split(['[', ']']).nth(1));
-            for library in libraries {
-                let suffix = format!("/{library}");
-                let is_there = image.files.keys().any(|file| file.ends_with(&suffix));
-                ensure!(is_there, "{name} {architecture} lacks {library}");
-            }
-            let header = command::run("readelf", &["--file-header", &file])?;
-            let machine = if architecture == "amd64" {
-                "X86-64"
-            } else {
-                "AArch64"
-            };
-            ensure!(header.contains(machine), "{name} {architecture}: {header}");
-        }
+/// Every library that the program names is in the image: `readelf`, because a program of arm64 cannot run here.
+fn is_complete(archive: &Path, architecture: &str, image: &Image, program: &str) -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    inspect::extract(archive, architecture, program, scratch.path())?;
+    let file = scratch.path().join(program).display().to_string();
+    let dynamic = command::run("readelf", &["--dynamic", "--wide", &file])?;
+    let needed = dynamic.lines().filter(|line| line.contains("(NEEDED)"));
+    for library in needed.filter_map(|line| line.split(['[', ']']).nth(1)) {
+        let suffix = format!("/{library}");
+        let is_there = image.files.keys().any(|file| file.ends_with(&suffix));
+        ensure!(is_there, "{library} is missing");
     }
+    let header = command::run("readelf", &["--file-header", &file])?;
+    let machine = match architecture {
+        "amd64" => "X86-64",
+        _ => "AArch64",
+    };
+    ensure!(header.contains(machine), "{header}");
     Ok(())
 }
