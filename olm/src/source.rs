@@ -49,7 +49,7 @@ pub struct Source {
     pub project: Project,
     /// The base of the ClusterServiceVersion (`config/manifests/bases`).
     pub base: Value,
-    /// Its description, as Markdown; `{oc}` stands for the platform's command.
+    /// Its description, as Markdown; `{oc}` is replaced by the command of the platform.
     pub description: String,
     /// Its icon, as SVG.
     pub icon: String,
